@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ RUNNING_FOLDER: Final = "running"
 """Within the user's default state folder: a file for each running stack, which holds the path of its state folder."""
 PART_PREFIX: Final = "."
 """Of the name of an entry that is being written."""
+PART_EXPIRES_S: Final = 60.0
+"""Age from which such an entry is taken for one of a stack that was killed meanwhile; writing takes no time."""
 
 OPERATOR_VARIABLES: Final = (
     "DEEPFAKESTREAM_CONFIG",
@@ -108,6 +111,7 @@ def announce_stack(state: Path) -> Iterator[bool]:
             # A stack that was killed could not remove its entry.
             if stack_url(announced) is None:
                 entry.unlink(missing_ok=True)
+        _remove_expired_parts(folder)
         # Not by its name at first: a stack that starts meanwhile would take an empty entry for that of a killed stack.
         part = folder / f"{PART_PREFIX}{name}"
         part.write_bytes(os.fsencode(state))
@@ -131,6 +135,14 @@ def _read_announced(folder: Path) -> list[tuple[Path, Path]]:
         with contextlib.suppress(FileNotFoundError):
             found.append((entry, Path(os.fsdecode(entry.read_bytes()))))
     return found
+
+
+def _remove_expired_parts(folder: Path) -> None:
+    """Remove what stacks left in *folder* that were killed while they wrote their entry."""
+    for part in folder.glob(f"{PART_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > PART_EXPIRES_S:
+                part.unlink()
 
 
 def write_connection(state: Path, url: str, environment: Mapping[str, str]) -> None:

@@ -94,8 +94,13 @@ def recorded_statements(engine: Engine) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", record)
 
 
-def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable[[], None], *, of: str) -> None:
-    """Call *do* once, right before the next commit of a transaction with a statement that begins with *of*."""
+@contextmanager
+def before_commits(engine: Engine, do: Callable[[], None], *, of: str) -> Iterator[None]:
+    """
+    Call *do* once, right before the next commit of a transaction with a statement that begins with *of*.
+
+    It is the next one within the context, of which *engine* keeps nothing.
+    """
     commit, roll_back = engine.dialect.do_commit, engine.dialect.do_rollback
     begun: set[object] = set()
     done: list[bool] = []
@@ -107,7 +112,6 @@ def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable
     def do_commit(connection):
         if connection.dbapi_connection in begun and not done:
             done.append(True)
-            event.remove(engine, "before_cursor_execute", note)
             do()
         commit(connection)
 
@@ -115,9 +119,14 @@ def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable
         begun.discard(connection.dbapi_connection)
         roll_back(connection)
 
-    event.listen(engine, "before_cursor_execute", note)
-    monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
-    monkeypatch.setattr(engine.dialect, "do_rollback", do_rollback)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.dialect, "do_commit", do_commit)
+        patch.setattr(engine.dialect, "do_rollback", do_rollback)
+        event.listen(engine, "before_cursor_execute", note)
+        try:
+            yield
+        finally:
+            event.remove(engine, "before_cursor_execute", note)
 
 
 def wait_until_blocked(sessions: SessionFactory, is_over: Callable[[], bool]) -> None:

@@ -3,7 +3,6 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -83,17 +82,16 @@ def test_a_batch_is_erased_while_one_of_its_urls_turns_out_to_be_the_file_of_ano
         cancel_job(session, lock_job(session, lease.job_id))
 
 
-def meet(monkeypatch, module, name):
+def meet(monkeypatch, sessions, module, name):
     """Let two threads wait for each other after each has called the function *name* of *module* for the first time."""
-    function, both, seen = getattr(module, name), threading.Barrier(2), threading.local()
+    function, arrived = getattr(module, name), set()
 
     def call(*arguments):
         found = function(*arguments)
-        if not hasattr(seen, "is_over"):
-            seen.is_over = True
-            with suppress(threading.BrokenBarrierError):
-                # One of them may be waiting for a lock of the other.
-                both.wait(2.0)
+        if threading.get_ident() not in arrived:
+            arrived.add(threading.get_ident())
+            # Or else the other one waits for a lock of this one.
+            wait_until_blocked(sessions, lambda: len(arrived) == 2)
         return found
 
     monkeypatch.setattr(module, name, call)
@@ -113,7 +111,7 @@ def test_two_sweeps_that_fail_jobs_of_the_same_batches_do_not_deadlock(sessions,
             assert acquire(session, Step.INGEST, (job.id,), -1, max_attempts=9) is not None
         for job in jobs[1:3]:
             job.segments_total = 0
-    meet(monkeypatch, ending, "end_batch_of")
+    meet(monkeypatch, sessions, ending, "end_batch_of")
     with ThreadPoolExecutor() as threads:
         for failing in [threads.submit(fail_all, sessions, step) for step in (Step.INGEST, Step.FINISH)]:
             failing.result()

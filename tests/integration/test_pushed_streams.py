@@ -176,7 +176,7 @@ def test_a_stream_goes_on_elsewhere_when_its_reader_is_killed(make_context, sess
         with publishing(clip, second.address(key)):
             wait_until(lambda: stream_of(sessions, job_id).gaps == 1)
     [gap] = [one for one in segments_of(sessions, job_id) if one.reasons == ["gap"]]
-    assert gap.end_s - gap.start_s > 1
+    assert 1 < gap.end_s - gap.start_s < 60
     assert get_job_of(sessions, job_id).attempts <= 1
 
 

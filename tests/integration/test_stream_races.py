@@ -27,24 +27,38 @@ def connection():
         yield Connection(ours, max_picture_bytes=1024, max_bytes_per_s=1024)
 
 
+class WatchedLock:
+    """A lock that tells when a thread is about to wait for it."""
+
+    def __init__(self, lock):
+        self._lock, self.is_asked = lock, threading.Event()
+
+    def acquire(self, **given):
+        self.is_asked.set()
+        return self._lock.acquire(**given)
+
+    def release(self):
+        self._lock.release()
+
+
 def test_a_publisher_gets_no_place_that_a_claim_is_taking(make_context, sessions, connection, monkeypatch):
     context = make_context()
     context.settings.worker.__dict__["streams"] = 1
     readers, answers = Readers(context), []
     job_id = streams.add_stream(sessions, "udp://127.0.0.1:9")
     _, key = add_pushed(sessions)
-    claim_streams, reserve, asks = process.claim_streams, Readers._reserve, threading.Event()
+    claim_streams = process.claim_streams
     publisher = threading.Thread(target=lambda: answers.append(readers.publish(key, connection)))
 
     def claim_meanwhile(session, limit, **given):
         # The places are counted by now.
+        taking = readers._taking = WatchedLock(readers._taking)
         publisher.start()
-        assert asks.wait(20)
-        publisher.join(0.5)
+        streams.wait_until(lambda: taking.is_asked.is_set() or not publisher.is_alive())
         return claim_streams(session, limit, **given)
 
     monkeypatch.setattr(process, "claim_streams", claim_meanwhile)
-    monkeypatch.setattr(Readers, "_reserve", lambda self: asks.set() or reserve(self))
+    monkeypatch.setattr(process, "RESERVE_TIMEOUT_S", 60.0)
     try:
         readers.claim()
         publisher.join()
@@ -52,6 +66,29 @@ def test_a_publisher_gets_no_place_that_a_claim_is_taking(make_context, sessions
     finally:
         readers.stop()
     assert answers == ["this reader has as many streams as it can read; try again"]
+
+
+def test_a_publisher_is_refused_while_a_claim_waits_for_a_silent_database(context, sessions, connection, monkeypatch):
+    _, key = add_pushed(sessions)
+    readers, is_claiming, answered = Readers(context), threading.Event(), threading.Event()
+
+    def claim_slowly(*_, **_given):
+        is_claiming.set()
+        answered.wait(60)
+        return []
+
+    monkeypatch.setattr(process, "claim_unattended", claim_slowly)
+    monkeypatch.setattr(process, "RESERVE_TIMEOUT_S", 0.1)
+    claiming = threading.Thread(target=readers.claim)
+    claiming.start()
+    try:
+        assert is_claiming.wait(20)
+        assert readers.publish(key, connection) == "the service cannot look the key up at the moment; try again"
+        assert claiming.is_alive()
+    finally:
+        answered.set()
+        claiming.join()
+        readers.stop()
 
 
 def test_a_publisher_whose_thread_fails_while_the_stream_is_looked_at_is_not_forgotten(

@@ -295,6 +295,7 @@ def test_a_reader_that_dies_is_replaced_and_says_what_was_missed(make_context, s
     found = segments_of(sessions, job_id)
     [gap] = [segment for segment in found if segment.reasons == ["gap"]]
     assert gap.status == "unscorable"
+    assert 1 < gap.end_s - gap.start_s < 60
     assert [one.start_s for one in found[1:]] == [one.end_s for one in found[:-1]]
 
 

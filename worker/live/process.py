@@ -33,6 +33,8 @@ LOOK_EVERY_S: Final = 1.0
 STOP_POLL_S: Final = 0.05
 RESERVE_TIMEOUT_S: Final = 5.0
 """How long a publisher waits for a claim, which asks the database, before it is told to try again."""
+NO_ANSWER: Final = "the service cannot look the key up at the moment; try again"
+"""Why a publisher is refused whose stream the database does not tell."""
 MAX_UNATTENDED: Final = 4
 """The most published streams without a publisher that are taken at a time, to be ended or to follow their scores."""
 
@@ -80,8 +82,8 @@ class Readers:
                 job_id = find_pushed(session, key)
             if job_id is None:
                 return "no open stream has this key"
-            if not self._reserve():
-                return "this reader has as many streams as it can read; try again"
+            if (refusal := self._reserve()) is not None:
+                return refusal
             try:
                 with self._context.sessions.transaction() as session:
                     claim = claim_pushed(
@@ -101,7 +103,7 @@ class Readers:
                     self._reserved -= 1
         except SQLAlchemyError:
             log.warning("cannot look up the key of a publisher", exc_info=True)
-            return "the service cannot look the key up at the moment; try again"
+            return NO_ANSWER
         if claim is Refusal.PUBLISHED:
             return "another publisher sends this stream at the moment"
         return "no open stream has this key"
@@ -130,16 +132,18 @@ class Readers:
             run.start()
             self._runs.append(run)
 
-    def _reserve(self) -> bool:
+    def _reserve(self) -> str | None:
+        """Keep a place for a publisher; return why there is none, for the publisher."""
         if not self._taking.acquire(timeout=RESERVE_TIMEOUT_S):
-            return False
+            log.warning("the database does not answer a claim, so that a publisher is refused")
+            return NO_ANSWER
         try:
             with self._lock:
                 is_free = not self._is_stopping and self._count_free_locked() > 0
                 self._reserved += is_free
         finally:
             self._taking.release()
-        return is_free
+        return None if is_free else "this reader has as many streams as it can read; try again"
 
     def _count_free(self) -> int:
         with self._lock:

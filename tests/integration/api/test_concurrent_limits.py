@@ -16,7 +16,7 @@ URL = "https://media.example/clip.mp4"
 STREAM = {"url": "https://media.example/live.m3u8"}
 
 
-def answers_of(api, monkeypatch, first, second, *, of="insert into jobs"):
+def answers_of(api, first, second, *, of="insert into jobs"):
     """Send the request *second* right before *first* is committed; return the answers to both."""
     answers = []
     other = threading.Thread(target=lambda: answers.append(second()))
@@ -25,8 +25,8 @@ def answers_of(api, monkeypatch, first, second, *, of="insert into jobs"):
         other.start()
         wait_until_blocked(api.sessions, lambda: not other.is_alive())
 
-    before_commits(monkeypatch, api.app.extensions["deepfakestream"].sessions.engine, send, of=of)
-    answer = first()
+    with before_commits(api.app.extensions["deepfakestream"].sessions.engine, send, of=of):
+        answer = first()
     other.join(30)
     return [answer, *answers]
 
@@ -57,7 +57,7 @@ def post(api, path, headers, document):
 
 
 @pytest.mark.parametrize("kind", ["file", "url", "batch", "rescoring", "stream"])
-def test_two_submissions_at_once_do_not_exceed_the_open_jobs_of_an_owner(api, auth, monkeypatch, kind):
+def test_two_submissions_at_once_do_not_exceed_the_open_jobs_of_an_owner(api, auth, kind):
     parent = api.submit(auth).json["id"]
     assert api.call("POST", f"/v1/jobs/{parent}/cancel", auth).status_code == 200
     second = {
@@ -67,12 +67,12 @@ def test_two_submissions_at_once_do_not_exceed_the_open_jobs_of_an_owner(api, au
         "rescoring": lambda: post(api, f"/v1/jobs/{parent}/rescore", auth, {}),
         "stream": lambda: post(api, "/v1/streams", auth, STREAM),
     }[kind]
-    found = answers_of(api, monkeypatch, lambda: api.submit(auth, noise_picture(2)), second)
+    found = answers_of(api, lambda: api.submit(auth, noise_picture(2)), second)
     assert outcomes(found) == [(202, None), (429, "too_many_open_jobs")]
     assert found[1].headers["Retry-After"] == "15"
 
 
-def test_another_owner_does_not_wait(api, auth, monkeypatch):
+def test_another_owner_does_not_wait(api, auth):
     other, _ = api.key(uuid.uuid4().hex)
     sent = []
 
@@ -81,48 +81,48 @@ def test_another_owner_does_not_wait(api, auth, monkeypatch):
         assert api.call("GET", "/v1/jobs", auth).json["items"] == []
         return sent[0]
 
-    found = answers_of(api, monkeypatch, lambda: post(api, "/v1/jobs", auth, {"url": URL}), second)
+    found = answers_of(api, lambda: post(api, "/v1/jobs", auth, {"url": URL}), second)
     assert outcomes(found) == [(202, None), (202, None)]
 
 
-def test_a_repetition_at_the_same_time_is_answered_at_the_limit(api, auth, monkeypatch):
+def test_a_repetition_at_the_same_time_is_answered_at_the_limit(api, auth):
     once = {**auth, "Idempotency-Key": "once"}
-    first, again = answers_of(api, monkeypatch, *[lambda: post(api, "/v1/jobs", once, {"url": URL})] * 2)
+    first, again = answers_of(api, *[lambda: post(api, "/v1/jobs", once, {"url": URL})] * 2)
     assert outcomes([first, again]) == [(202, None), (202, None)]
     assert first.json["id"] == again.json["id"]
 
 
-def test_two_streams_at_once_do_not_exceed_the_open_streams_of_an_owner(make_api, auth, monkeypatch):
+def test_two_streams_at_once_do_not_exceed_the_open_streams_of_an_owner(make_api, auth):
     api = make_api(streams={"max_open_per_owner": 1})
-    found = answers_of(api, monkeypatch, *[lambda: post(api, "/v1/streams", auth, STREAM)] * 2)
+    found = answers_of(api, *[lambda: post(api, "/v1/streams", auth, STREAM)] * 2)
     assert outcomes(found) == [(202, None), (429, "too_many_open_jobs")]
 
 
-def test_two_files_at_once_do_not_exceed_the_stored_bytes_of_an_owner(make_api, auth, monkeypatch):
+def test_two_files_at_once_do_not_exceed_the_stored_bytes_of_an_owner(make_api, auth):
     api = make_api(max_stored_bytes_per_owner=1)
     before = len(api.files())
     requests = [lambda: api.submit(auth, noise_picture(1)), lambda: api.submit(auth, noise_picture(2))]
-    found = answers_of(api, monkeypatch, *requests)
+    found = answers_of(api, *requests)
     assert outcomes(found) == [(202, None), (403, "storage_quota_exceeded")]
     assert len(api.files()) == before + 1
 
 
-def test_two_explanations_at_once_do_not_exceed_the_open_ones_of_an_owner(make_api, auth, monkeypatch):
+def test_two_explanations_at_once_do_not_exceed_the_open_ones_of_an_owner(make_api, auth):
     api = make_api()
     jobs = [api.submit(auth, noise_picture(number)).json["id"] for number in (1, 2)]
     with api.sessions.transaction() as session:
         session.execute(update(Job).where(Job.id.in_(jobs)).values(status="succeeded"))
     api = make_api(max_open_jobs_per_owner=1)
     explain = [lambda job_id=job_id: post(api, f"/v1/jobs/{job_id}/explanations", auth, {}) for job_id in jobs]
-    found = answers_of(api, monkeypatch, *explain, of="insert into explanations")
+    found = answers_of(api, *explain, of="insert into explanations")
     assert outcomes(found) == [(202, None), (429, "too_many_open_jobs")]
 
 
-def test_two_direct_uploads_at_once_do_not_exceed_the_open_ones_of_an_owner(make_api, auth, monkeypatch):
+def test_two_direct_uploads_at_once_do_not_exceed_the_open_ones_of_an_owner(make_api, auth):
     # To presign an address sends no request.
     server = {"endpoint_url": "http://127.0.0.1:9", "public_endpoint_url": "http://127.0.0.1:9"}
     storage = StorageSettings(url="s3://bucket", access_key_id="key", secret_access_key="secret", **server)
     api = make_api(storage, max_open_jobs_per_owner=1)
     requests = [lambda: post(api, "/v1/uploads", auth, {"size_bytes": 1000})] * 2
-    found = answers_of(api, monkeypatch, *requests, of="insert into uploads")
+    found = answers_of(api, *requests, of="insert into uploads")
     assert outcomes(found) == [(201, None), (429, "too_many_open_uploads")]

@@ -1,6 +1,7 @@
 """Both clients find the service and the key as the command line does."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,20 @@ def test_an_entry_that_another_stack_removes_meanwhile_hides_no_stack(monkeypatc
         assert is_found
         killed.write_bytes(b"as before")
         assert embedded_state.running_state_folders() == [state]
+
+
+def test_what_a_stack_left_that_was_killed_while_it_announced_itself_is_removed(tmp_path):
+    folder = embedded_state.default_state_folder() / embedded_state.RUNNING_FOLDER
+    folder.mkdir(parents=True)
+    left, being_written = folder / ".left", folder / ".new"
+    for part in (left, being_written):
+        part.write_bytes(b"")
+    long_ago = time.time() - 3600
+    os.utime(left, (long_ago, long_ago))
+    with (
+        running_state(tmp_path / "state", "http://127.0.0.1:9") as state,
+        embedded_state.announce_stack(state) as is_found,
+    ):
+        assert is_found
+        assert embedded_state.running_state_folders() == [state]
+    assert list(folder.iterdir()) == [being_written]
