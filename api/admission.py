@@ -42,8 +42,9 @@ OWNER_LOCKS: Final = 4711
 """The class of the advisory locks of owners, arbitrary but fixed."""
 LOCK_NOT_AVAILABLE: Final = "55P03"
 """The SQLSTATE of a lock that was waited for as long as the connection's ``lock_timeout``."""
-# As text, since every submission executes these: to build a query takes as long as to run one of them. They read no
-# more rows than the limit. The statuses are written into them, so that the planner recognises the index of open jobs.
+# As text, since every submission executes these: to build a query takes as long as to run one of them. The statuses are
+# written into them, so that the planner recognises the indexes of open jobs. The count of an owner reads no more rows
+# than the limit, and may so be made under a lock. That of all may read the whole table, if the planner prefers it.
 _OPEN: Final[BindParameter[list[str]]] = bindparam(
     "open", [*map(str, OPEN_JOB_STATUSES)], expanding=True, literal_execute=True
 )
@@ -153,7 +154,7 @@ def hold_place(
     """
     lock_owner(session, owner)
     try:
-        _, own = _count_open_jobs(session, api, owner)
+        own = _count_own_jobs(session, api, owner)
         if own >= api.max_open_jobs_per_owner:
             raise _too_many_open_jobs(api, own)
         if media is not None:
@@ -189,11 +190,14 @@ def free_jobs(session: Session, api: API, owner: str) -> tuple[int, Code]:
     """
     Return how many more jobs the owner may have open, at least 0, and the code of refusals of further ones.
 
-    Other requests of the owner wait until the transaction ends, which makes the jobs.
+    Other requests of the owner wait until the transaction ends, which makes the jobs. Call it before the first new row.
+
+    Raises:
+        APIError: ``rate_limited``, as ``lock_owner`` does.
     """
+    total, _ = _count_open_jobs(session, api, owner)
     lock_owner(session, owner)
-    total, own = _count_open_jobs(session, api, owner)
-    of_owner, of_all = api.max_open_jobs_per_owner - own, api.max_open_jobs - total
+    of_owner, of_all = api.max_open_jobs_per_owner - _count_own_jobs(session, api, owner), api.max_open_jobs - total
     return max(0, min(of_owner, of_all)), Code.TOO_MANY_OPEN_JOBS if of_owner <= of_all else Code.OVERLOADED
 
 
@@ -276,6 +280,11 @@ def _count_open_jobs(session: Session, api: API, owner: str) -> tuple[int, int]:
     """Return the number of open jobs of all owners, and of *owner*."""
     total, own = session.execute(_COUNT_ALL, {"owner": owner, "limit": api.max_open_jobs}).one()
     return total, own
+
+
+def _count_own_jobs(session: Session, api: API, owner: str) -> int:
+    """Return the number of open jobs of *owner*, or their limit if there are more."""
+    return session.scalar(_COUNT_OWN, {"owner": owner, "limit": api.max_open_jobs_per_owner}) or 0
 
 
 def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) -> None:
