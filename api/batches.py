@@ -40,7 +40,7 @@ from shared.jobs.batches import (
     lock_jobs_of,
     read_items,
 )
-from shared.jobs.creation import create_jobs
+from shared.jobs.creation import NewJob, create_jobs
 from shared.jobs.ending import cancel_job, delete_job
 from shared.manifests import Manifest, find_manifest
 from shared.models import Batch, BatchItem, Media
@@ -59,9 +59,10 @@ class AcceptedBatch(BatchDocument):
 class _Item:
     """What a job is made of."""
 
-    options: dict[str, Any]
     source: Source
     manifest: Manifest
+    new: NewJob
+    """Made before the owner is locked, for which others wait."""
 
 
 @blueprint.post(
@@ -233,7 +234,7 @@ def _prepare(services: Services, shared_options: dict[str, Any], fields: Any) ->
         if STATUS_OF_CODE.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR) >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
         return APIError(error.code, str(error))
-    return _Item(options, source, manifest)
+    return _Item(source, manifest, new_job(source, options, manifest))
 
 
 def _admit(session: Session, items: list[_Item | APIError], free: int, full: Code) -> list[_Item | APIError]:
@@ -265,7 +266,7 @@ def _admit(session: Session, items: list[_Item | APIError], free: int, full: Cod
 def _create_jobs(session: Session, batch: Batch, admitted: list[_Item | APIError]) -> None:
     """Add the items of a new batch, with a job for each that is admitted."""
     wanted = [item for item in admitted if isinstance(item, _Item)]
-    jobs = create_jobs(session, [new_job(item.source, item.options, item.manifest) for item in wanted])
+    jobs = create_jobs(session, [item.new for item in wanted])
     for item, job in zip(wanted, jobs, strict=True):
         record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=None)
         start_job(session, job, item.manifest, source=item.source.kind, may_reuse=False)

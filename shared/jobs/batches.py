@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from shared.documents.batches import BatchSummary, summarise
-from shared.errors import IdempotencyConflictError
-from shared.jobs.creation import MAX_ATTEMPTS, UnsettledKeyError, is_replay
+from shared.errors import IdempotencyConflictError, UnsettledKeyError
+from shared.jobs.creation import MAX_ATTEMPTS, is_replay
 from shared.jobs.deliveries import move_batch_deliveries, schedule_batch_end
 from shared.models import Batch, BatchItem, Job
 from shared.states import OPEN_JOB_STATUSES

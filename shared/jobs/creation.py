@@ -12,16 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from shared.errors import IdempotencyConflictError
+from shared.errors import IdempotencyConflictError, UnsettledKeyError
 from shared.models import Explanation, Job, Media
 from shared.states import JobStatus
 
 MAX_ATTEMPTS: Final = 5
 """How often a row with an idempotency key is inserted that is taken each time, and free again when it is looked up."""
-
-
-class UnsettledKeyError(RuntimeError):
-    """An idempotency key was taken and free in turn, more often than erasures explain."""
 
 
 @dataclass(frozen=True, slots=True)

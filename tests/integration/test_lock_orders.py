@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import delete, func, select
 
+from shared.errors import UnsettledKeyError
 from shared.jobs import batches, creation, ending
 from shared.jobs.batches import NewBatch, create_batch, lock_jobs_of
-from shared.jobs.creation import MAX_ATTEMPTS, UnsettledKeyError, create_job
+from shared.jobs.creation import MAX_ATTEMPTS, create_job
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.leases import RetryPolicy, Step, acquire, fail_exhausted
 from shared.jobs.queries import lock_job
