@@ -15,6 +15,7 @@ from typing import Final
 from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter
 from sqlalchemy import BindParameter, bindparam, func, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api.config import API, APISettings
@@ -39,8 +40,11 @@ EXPLAIN_AGAIN_AFTER_S = 60
 """How long after its failure an explanation may be requested again, since each request costs all of its attempts."""
 OWNER_LOCKS: Final = 4711
 """The class of the advisory locks of owners, arbitrary but fixed."""
-# As text, since every submission executes these: to build a query takes as long as to run one of them. They read no
-# more rows than the limit. The statuses are written into them, so that the planner recognises the index of open jobs.
+LOCK_NOT_AVAILABLE: Final = "55P03"
+"""The SQLSTATE of a lock that was waited for as long as the connection's ``lock_timeout``."""
+# As text, since every submission executes these: to build a query takes as long as to run one of them. The statuses are
+# written into them, so that the planner recognises the indexes of open jobs. The count of an owner reads no more rows
+# than the limit, and may so be made under a lock. That of all may read the whole table, if the planner prefers it.
 _OPEN: Final[BindParameter[list[str]]] = bindparam(
     "open", [*map(str, OPEN_JOB_STATUSES)], expanding=True, literal_execute=True
 )
@@ -139,39 +143,61 @@ def hold_place(
     Refuse a job over the limits of its owner, with the transaction that is about to make it.
 
     Other requests of the owner wait until it ends. Call it after the media is locked and before ``create_job``, which
-    is the order of all locks; see docs/architecture.md.
+    is the order of all locks; see docs/architecture.md. At a limit a repetition passes, for which ``create_job`` finds
+    the job of the first request.
 
     Args:
-        media: The file of the job, which this transaction has stored.
+        media: The file of the job, which this transaction has stored. Files that ingest fetches later are not counted.
 
     Raises:
-        APIError: ``too_many_open_jobs`` or ``storage_quota_exceeded``.
+        APIError: ``too_many_open_jobs`` or ``storage_quota_exceeded``; ``rate_limited`` as ``lock_owner`` does.
     """
-    if _is_replayed(session, owner, idempotency_key):
-        return
     lock_owner(session, owner)
-    own = session.scalar(_COUNT_OWN, {"owner": owner, "limit": api.max_open_jobs_per_owner}) or 0
-    if own >= api.max_open_jobs_per_owner and not _is_replayed(session, owner, idempotency_key):
-        raise _too_many_open_jobs(api, own)
-    if media is not None:
-        # As before the body was read: as long as there is a byte left, one file of any size is taken.
-        _check_quota(session, api, owner, 1 - media.size_bytes)
+    try:
+        own = _count_own_jobs(session, api, owner)
+        if own >= api.max_open_jobs_per_owner:
+            raise _too_many_open_jobs(api, own)
+        if media is not None:
+            # As before the body was read: as long as there is a byte left, one file of any size is taken.
+            _check_quota(session, api, owner, 1 - media.size_bytes)
+    except APIError:
+        # Only now, since few requests come at a limit.
+        if not _is_replayed(session, owner, idempotency_key):
+            raise
 
 
 def lock_owner(session: Session, owner: str) -> None:
-    """Let other transactions that count what the owner has wait until this one ends."""
-    session.execute(_LOCK_OWNER, {"owner": owner})
+    """
+    Let other transactions that count what the owner has wait until this one ends.
+
+    Raises:
+        APIError: ``rate_limited``: others have held the lock for as long as the database lets a transaction wait.
+    """
+    try:
+        session.execute(_LOCK_OWNER, {"owner": owner})
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise APIError(
+            Code.RATE_LIMITED,
+            "too many of your requests came at once and wait for each other; this one was not accepted, retry later and"
+            " send fewer at a time",
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
+        ) from None
 
 
 def free_jobs(session: Session, api: API, owner: str) -> tuple[int, Code]:
     """
     Return how many more jobs the owner may have open, at least 0, and the code of refusals of further ones.
 
-    Other requests of the owner wait until the transaction ends, which makes the jobs.
+    Other requests of the owner wait until the transaction ends, which makes the jobs. Call it before the first new row.
+
+    Raises:
+        APIError: ``rate_limited``, as ``lock_owner`` does.
     """
+    total, _ = _count_open_jobs(session, api, owner)
     lock_owner(session, owner)
-    total, own = _count_open_jobs(session, api, owner)
-    of_owner, of_all = api.max_open_jobs_per_owner - own, api.max_open_jobs - total
+    of_owner, of_all = api.max_open_jobs_per_owner - _count_own_jobs(session, api, owner), api.max_open_jobs - total
     return max(0, min(of_owner, of_all)), Code.TOO_MANY_OPEN_JOBS if of_owner <= of_all else Code.OVERLOADED
 
 
@@ -254,6 +280,11 @@ def _count_open_jobs(session: Session, api: API, owner: str) -> tuple[int, int]:
     """Return the number of open jobs of all owners, and of *owner*."""
     total, own = session.execute(_COUNT_ALL, {"owner": owner, "limit": api.max_open_jobs}).one()
     return total, own
+
+
+def _count_own_jobs(session: Session, api: API, owner: str) -> int:
+    """Return the number of open jobs of *owner*, or their limit if there are more."""
+    return session.scalar(_COUNT_OWN, {"owner": owner, "limit": api.max_open_jobs_per_owner}) or 0
 
 
 def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) -> None:

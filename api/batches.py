@@ -40,7 +40,7 @@ from shared.jobs.batches import (
     lock_jobs_of,
     read_items,
 )
-from shared.jobs.creation import create_job
+from shared.jobs.creation import NewJob, create_jobs
 from shared.jobs.ending import cancel_job, delete_job
 from shared.manifests import Manifest, find_manifest
 from shared.models import Batch, BatchItem, Media
@@ -59,9 +59,10 @@ class AcceptedBatch(BatchDocument):
 class _Item:
     """What a job is made of."""
 
-    options: dict[str, Any]
     source: Source
     manifest: Manifest
+    new: NewJob
+    """Made before the owner is locked, for which others wait."""
 
 
 @blueprint.post(
@@ -102,9 +103,11 @@ def submit_batch(body: BatchRequest, header: IdempotencyHeaders) -> Response:
         check_capacity(session, settings.api, new.owner, None)
     items = [_prepare(services, shared_options, fields) for fields in body.items]
     with services.sessions.transaction() as session:
+        # Before the first new row, as everywhere.
+        free, full = free_jobs(session, settings.api, new.owner)
         batch, is_new = create_batch(session, new)
         if is_new:
-            _create_jobs(session, services, batch, items)
+            _create_jobs(session, batch, _admit(session, items, free, full))
         return _accepted(session, batch, is_new=is_new)
 
 
@@ -231,43 +234,52 @@ def _prepare(services: Services, shared_options: dict[str, Any], fields: Any) ->
         if STATUS_OF_CODE.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR) >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
         return APIError(error.code, str(error))
-    return _Item(options, source, manifest)
+    return _Item(source, manifest, new_job(source, options, manifest))
 
 
-def _create_jobs(session: Session, services: Services, batch: Batch, items: list[_Item | APIError]) -> None:
+def _admit(session: Session, items: list[_Item | APIError], free: int, full: Code) -> list[_Item | APIError]:
     """
-    Add the items of a new batch, with a job for each that is acceptable.
+    Return the items with errors in the place of those for which there is no room, or whose upload is not to be had.
+
+    Args:
+        free: How many jobs may be made.
+        full: The code of refusals of further ones.
 
     Raises:
-        APIError: None is.
+        APIError: There is an error in each place.
     """
-    free, code = free_jobs(session, services.settings.api, batch.owner)
-    refused: list[tuple[int, APIError]] = []
-    for index, item in enumerate(items):
-        admitted = item
-        if isinstance(item, _Item):
-            has_room = index - len(refused) < free
-            full = APIError(code, "the limit of open jobs is reached; submit this item again when jobs have ended")
-            admitted = _claim(session, item) if has_room else full
-        if isinstance(admitted, APIError):
-            refused.append((index, admitted))
-            error_code, error_detail = str(admitted.code), str(admitted)
-            row = BatchItem(batch_id=batch.id, index=index, error_code=error_code, error_detail=error_detail)
-            session.add(row)
-            continue
-        job, _ = create_job(session, new_job(admitted.source, admitted.options, admitted.manifest))
-        session.add(BatchItem(batch_id=batch.id, index=index, job_id=job.id))
+    admitted: list[_Item | APIError] = []
+    for item in items:
+        if not isinstance(item, _Item):
+            admitted.append(item)
+        elif free > 0:
+            admitted.append(_claim(session, item))
+            free -= isinstance(admitted[-1], _Item)
+        else:
+            detail = "the limit of open jobs is reached; submit this item again when jobs have ended"
+            admitted.append(APIError(full, detail))
+    if not any(isinstance(item, _Item) for item in admitted):
+        raise _none_accepted([(index, item) for index, item in enumerate(admitted) if isinstance(item, APIError)])
+    return admitted
+
+
+def _create_jobs(session: Session, batch: Batch, admitted: list[_Item | APIError]) -> None:
+    """Add the items of a new batch, with a job for each that is admitted."""
+    wanted = [item for item in admitted if isinstance(item, _Item)]
+    jobs = create_jobs(session, [item.new for item in wanted])
+    for item, job in zip(wanted, jobs, strict=True):
         record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=None)
-        start_job(session, job, admitted.manifest, source=admitted.source.kind, may_reuse=False)
-    if len(refused) == len(items):
-        raise _none_accepted(refused)
+        start_job(session, job, item.manifest, source=item.source.kind, may_reuse=False)
+    left = iter(jobs)
+    for index, each in enumerate(admitted):
+        row = BatchItem(batch_id=batch.id, index=index)
+        if isinstance(each, APIError):
+            row.error_code, row.error_detail = str(each.code), str(each)
+        else:
+            row.job_id = next(left).id
+        session.add(row)
     record_event(
-        session,
-        "batch.submitted",
-        owner=batch.owner,
-        actor=current_actor(),
-        batch_id=str(batch.id),
-        jobs=len(items) - len(refused),
+        session, "batch.submitted", owner=batch.owner, actor=current_actor(), batch_id=str(batch.id), jobs=len(jobs)
     )
     session.flush()
 

@@ -29,6 +29,7 @@ The error tree that both services share.
     ├── JobCancelledError              cancelled
     ├── AttemptsExhaustedError         attempts_exhausted
     ├── IdempotencyConflictError       idempotency_conflict
+    ├── UnsettledKeyError              service_unavailable   (retryable)
     └── api.errors.APIError            any code               (an error response of the api)
 
 Every class has a stable ``code``, which clients see, and says whether a retry can help. The message is one sentence for
@@ -280,6 +281,13 @@ class AttemptsExhaustedError(DeepfakeStreamError):
     """All allowed attempts were used up without a result."""
 
     code = Code.ATTEMPTS_EXHAUSTED
+
+
+class UnsettledKeyError(DeepfakeStreamError):
+    """An idempotency key was taken at each insert and free at each look-up, more often than erasures explain."""
+
+    code = Code.SERVICE_UNAVAILABLE
+    retryable = True
 
 
 class IdempotencyConflictError(DeepfakeStreamError):

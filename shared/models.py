@@ -175,6 +175,7 @@ class Job(Base):
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", text("id desc")),
         Index("ix_jobs_open", "status", "id", postgresql_where=text(_allowed_values("status", OPEN_JOB_STATUSES))),
+        Index("ix_jobs_open_owner", "owner", postgresql_where=text(_allowed_values("status", OPEN_JOB_STATUSES))),
         Index("ix_jobs_media_id", "media_id"),
         Index("ix_jobs_finished_at", "finished_at"),
         Index("ix_jobs_expiring", "finished_at", postgresql_where=text("deleted_at is null")),

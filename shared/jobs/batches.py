@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from shared.documents.batches import BatchSummary, summarise
-from shared.errors import IdempotencyConflictError
-from shared.jobs.creation import is_replay
+from shared.errors import IdempotencyConflictError, UnsettledKeyError
+from shared.jobs.creation import MAX_ATTEMPTS, is_replay
 from shared.jobs.deliveries import move_batch_deliveries, schedule_batch_end
 from shared.models import Batch, BatchItem, Job
 from shared.states import OPEN_JOB_STATUSES
@@ -47,15 +47,18 @@ def create_batch(session: Session, new: NewBatch) -> tuple[Batch, bool]:
 
     Raises:
         IdempotencyConflictError: The key belongs to another request.
+        UnsettledKeyError: The key was taken and free in turn, ``MAX_ATTEMPTS`` times.
     """
-    batch = None
-    while batch is None:
+    for _ in range(MAX_ATTEMPTS):
         batch = _insert_batch(session, new)
-        if batch is None and (found := find_replayed_batch(session, new)) is not None:
+        if batch is not None:
+            session.refresh(batch)
+            return batch, True
+        found = find_replayed_batch(session, new)
+        if found is not None:
             return found, False
-        # Otherwise that batch was erased meanwhile, and its key is free again.
-    session.refresh(batch)
-    return batch, True
+        # That batch was erased meanwhile, and its key is free again.
+    raise UnsettledKeyError(f"the idempotency key {new.idempotency_key!r} was taken and free in turn; send it again")
 
 
 def _insert_batch(session: Session, new: NewBatch) -> Batch | None:

@@ -4,16 +4,20 @@ import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from shared.errors import IdempotencyConflictError
+from shared.errors import IdempotencyConflictError, UnsettledKeyError
 from shared.models import Explanation, Job, Media
 from shared.states import JobStatus
+
+MAX_ATTEMPTS: Final = 5
+"""How often a row with an idempotency key is inserted that is taken each time, and free again when it is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +57,56 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
 
     Raises:
         IdempotencyConflictError: The key belongs to another request.
+        UnsettledKeyError: The key was taken and free in turn, ``MAX_ATTEMPTS`` times.
     """
-    job = None
-    while job is None:
+    for _ in range(MAX_ATTEMPTS):
         job = _insert_job(session, new)
-        if job is None:
-            found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
-            if found is not None:
-                return found, False
-            # That job was erased meanwhile, and its key is free again.
-    if not new.explain:
-        # It is known that there is none, so that nobody needs to query it.
-        set_committed_value(job, "explanation", None)
-    return job, True
+        if job is not None:
+            return job, True
+        found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
+        if found is not None:
+            return found, False
+        # That job was erased meanwhile, and its key is free again.
+    raise UnsettledKeyError(f"the idempotency key {new.idempotency_key!r} was taken and free in turn; send it again")
+
+
+def create_jobs(session: Session, new: Sequence[NewJob]) -> list[Job]:
+    """
+    Create queued jobs, which have no idempotency keys, and return them in the same order.
+
+    All rows are inserted by one statement.
+    """
+    # A value, since rows with an expression of SQL are inserted one at a time.
+    now = session.scalars(select(func.now())).one()
+    jobs = [_make_job(each, sent_at=now) for each in new]
+    session.add_all(jobs)
+    session.flush()
+    for job, each in zip(jobs, new, strict=True):
+        _begin_explanation(session, job, each)
+    session.flush()
+    return jobs
 
 
 def _insert_job(session: Session, new: NewJob) -> Job | None:
     """Insert a job; return None if another one has its idempotency key."""
-    job = Job(
+    job = _make_job(new, sent_at=func.now())
+    try:
+        # Only a key can be in conflict with another row.
+        with nullcontext() if new.idempotency_key is None else session.begin_nested():
+            session.add(job)
+            session.flush()
+            _begin_explanation(session, job, new)
+            session.flush()
+    except IntegrityError as error:
+        # The insert waited for a concurrent transaction with the same key, which has committed.
+        if not is_replay(error):
+            raise
+        return None
+    return job
+
+
+def _make_job(new: NewJob, *, sent_at: datetime | ColumnElement[datetime]) -> Job:
+    return Job(
         owner=new.owner,
         api_key_id=new.api_key_id,
         media=new.media,
@@ -89,22 +125,17 @@ def _insert_job(session: Session, new: NewJob) -> Job | None:
         idempotency_key=new.idempotency_key,
         request_sha256=new.request_sha256,
         parent_id=new.parent_id,
-        sent_at=func.now(),
+        sent_at=sent_at,
     )
-    try:
-        # Only a key can be in conflict with another row.
-        with nullcontext() if new.idempotency_key is None else session.begin_nested():
-            session.add(job)
-            session.flush()
-            if new.explain:
-                session.add(Explanation(job_id=job.id))
-                session.flush()
-    except IntegrityError as error:
-        # The insert waited for a concurrent transaction with the same key, which has committed.
-        if not is_replay(error):
-            raise
-        return None
-    return job
+
+
+def _begin_explanation(session: Session, job: Job, new: NewJob) -> None:
+    """Add the explanation of an inserted job, if one is wanted."""
+    if new.explain:
+        session.add(Explanation(job_id=job.id))
+    else:
+        # It is known that there is none, so that nobody needs to query it.
+        set_committed_value(job, "explanation", None)
 
 
 def is_replay(error: IntegrityError) -> bool:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import delete, func, select
 
+from shared.errors import UnsettledKeyError
 from shared.jobs import batches, creation, ending
 from shared.jobs.batches import NewBatch, create_batch, lock_jobs_of
-from shared.jobs.creation import create_job
+from shared.jobs.creation import MAX_ATTEMPTS, create_job
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.leases import RetryPolicy, Step, acquire, fail_exhausted
 from shared.jobs.queries import lock_job
@@ -152,4 +153,22 @@ def test_a_repetition_of_what_is_erased_meanwhile_is_accepted_anew(sessions, mon
         left = lock_job(session, first_ids["job"])
         if left is not None:
             cancel_job(session, left)
+        session.execute(delete(Batch).where(Batch.owner == new.owner))
+
+
+@pytest.mark.parametrize("what", ["job", "batch"])
+def test_a_key_that_stays_taken_and_is_never_found_ends_in_an_error(sessions, monkeypatch, what):
+    key = uuid.uuid4().hex
+    with sessions.transaction() as session:
+        new = replace(new_job_of(session, MANIFEST), source_url="https://a/b", idempotency_key=key)
+        job, _ = create_job(session, new)
+        create_batch(session, new_batch_of(job, key))
+    module, name = {"job": (creation, "find_replayed_job"), "batch": (batches, "find_replayed_batch")}[what]
+    asked = []
+    monkeypatch.setattr(module, name, lambda *_: asked.append(True))
+    with pytest.raises(UnsettledKeyError, match=key), sessions.transaction() as session:
+        create_job(session, new) if what == "job" else create_batch(session, new_batch_of(job, key))
+    assert len(asked) == MAX_ATTEMPTS
+    with sessions.transaction() as session:
+        cancel_job(session, lock_job(session, job.id))
         session.execute(delete(Batch).where(Batch.owner == new.owner))

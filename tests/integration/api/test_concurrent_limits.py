@@ -4,13 +4,14 @@ import threading
 import uuid
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
+from api.admission import lock_owner
 from shared.config import StorageSettings
 from shared.models import Job
 from tests.clips import noise_picture
 from tests.integration.api.conftest import api_maker
-from tests.integration.rows import before_commits, wait_until_blocked
+from tests.integration.rows import before_commits, recorded_statements, wait_until_blocked
 
 URL = "https://media.example/clip.mp4"
 STREAM = {"url": "https://media.example/live.m3u8"}
@@ -90,6 +91,71 @@ def test_a_repetition_at_the_same_time_is_answered_at_the_limit(api, auth):
     first, again = answers_of(api, *[lambda: post(api, "/v1/jobs", once, {"url": URL})] * 2)
     assert outcomes([first, again]) == [(202, None), (202, None)]
     assert first.json["id"] == again.json["id"]
+
+
+def test_a_wait_for_other_requests_that_takes_too_long_is_a_refusal(api, monkeypatch):
+    owner = uuid.uuid4().hex
+    auth, _ = api.key(owner)
+    engine = api.app.extensions["deepfakestream"].sessions.engine
+    logged = []
+    monkeypatch.setattr("api.errors.log.error", lambda *given, **_: logged.append(given))
+
+    def hurry(connection):
+        connection.exec_driver_sql("set local lock_timeout = '50ms'")
+
+    event.listen(engine, "begin", hurry)
+    try:
+        with api.sessions.transaction() as session:
+            lock_owner(session, owner)
+            answers = [
+                api.submit(auth),
+                post(api, "/v1/jobs", auth, {"url": URL}),
+                post(api, "/v1/batches", auth, {"items": [{"url": URL}]}),
+            ]
+        accepted = post(api, "/v1/jobs", auth, {"url": URL})
+    finally:
+        event.remove(engine, "begin", hurry)
+    assert outcomes([*answers, accepted]) == [(429, "rate_limited")] * 3 + [(202, None)]
+    assert {answer.headers["Retry-After"] for answer in answers} == {"15"}
+    assert logged == []
+
+
+@pytest.mark.parametrize("has_key", [False, True], ids=["without", "with"])
+def test_a_key_is_looked_up_under_the_lock_only_at_a_limit(make_api, has_key):
+    api = make_api()
+    auth, _ = api.key(uuid.uuid4().hex)
+    headers = {**auth, "Idempotency-Key": "once"} if has_key else auth
+    with recorded_statements(api.app.extensions["deepfakestream"].sessions.engine) as statements:
+        assert post(api, "/v1/jobs", headers, {"url": URL}).status_code == 202
+    lock = next(place for place, each in enumerate(statements) if "pg_advisory_xact_lock" in each)
+    insert = next(place for place, each in enumerate(statements) if each.startswith("INSERT INTO jobs"))
+    between = [each for each in statements[lock + 1 : insert] if not each.startswith("SAVEPOINT")]
+    assert len(between) == 1
+    assert not any("idempotency_key" in each for each in between)
+
+
+def test_a_repetition_that_waited_is_answered_over_the_quota_of_bytes(make_api, auth):
+    api = make_api(max_stored_bytes_per_owner=1)
+    once = {**auth, "Idempotency-Key": "once"}
+    first, again = answers_of(api, *[lambda: api.submit(once, noise_picture(1))] * 2)
+    assert outcomes([first, again]) == [(202, None), (202, None)]
+    assert first.json["id"] == again.json["id"]
+
+
+def test_a_batch_locks_its_owner_before_its_first_row_and_inserts_its_jobs_together(make_api):
+    api = make_api()
+    auth, _ = api.key(uuid.uuid4().hex)
+    numbers = []
+    for size in (2, 50):
+        with recorded_statements(api.app.extensions["deepfakestream"].sessions.engine) as statements:
+            items = [{"url": f"{URL}?{index}"} for index in range(size)]
+            answer = post(api, "/v1/batches", auth, {"items": items, "explain": True})
+        assert answer.status_code == 202
+        numbers.append(len(statements))
+        order = [each.split("(")[0].strip() for each in statements]
+        assert order.index("select pg_advisory_xact_lock") < order.index("INSERT INTO batches")
+        assert order.count("INSERT INTO jobs") == 1
+    assert numbers[0] == numbers[1]
 
 
 def test_two_streams_at_once_do_not_exceed_the_open_streams_of_an_owner(make_api, auth):

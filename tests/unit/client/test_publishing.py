@@ -50,12 +50,14 @@ def test_a_service_that_knows_no_publishers_is_understood(server):
         assert client.begin_stream("rtsp://camera.example/hall").push is None
 
 
-@pytest.mark.parametrize(("asked_s", "paused_s"), [(None, 0.5), (2.0, 2.0)])
-def test_a_busy_service_says_when_to_ask_for_events_again(server, pauses, asked_s, paused_s):
+@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(None, 0.0, 0.5), (20.0, 10.0, 20.0)])
+def test_a_busy_service_says_when_to_ask_for_events_again(server, pauses, asked_s, least_s, most_s):
+    """The pause is counted from the request."""
     server.answers = [answer(stream("running", poll_after_s=asked_s)), answer(stream("succeeded", events=[ENDED]))]
     with Client(server.url, "dfs_x") as client:
         assert [event.kind for event in client.watch("x")] == ["ended"]
-    assert pauses == [pytest.approx(paused_s, abs=0.2)]
+    [pause_s] = pauses
+    assert least_s <= pause_s <= most_s
 
 
 def test_address_and_key_are_shown_before_the_events(server, command):
