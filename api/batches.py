@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +18,7 @@ from api.auth import caller, requires
 from api.documentation import authenticated_problems
 from api.errors import STATUS_OF_CODE, APIError, describe_validation
 from api.jobs import blueprint
-from api.paging import page_limit, parse_cursor
+from api.paging import created_between, newest_first, page_limit, parse_cursor
 from api.responses import accepted_response, document_response
 from api.schemas import BatchesQuery, BatchPath, BatchRequest, IdempotencyHeaders, Page
 from api.services import Services, current_services
@@ -119,14 +118,10 @@ def list_batches(query: BatchesQuery) -> Response:
     wanted = select(Batch).where(Batch.owner == caller().owner)
     if query.ended is not None:
         wanted = wanted.where(Batch.ended_at.is_not(None) if query.ended else Batch.ended_at.is_(None))
-    if query.created_after is not None:
-        wanted = wanted.where(Batch.created_at > query.created_after)
-    if query.created_before is not None:
-        wanted = wanted.where(Batch.created_at < query.created_before)
-    if query.cursor is not None:
-        wanted = wanted.where(Batch.id < parse_cursor(query.cursor, uuid.UUID))
+    wanted = created_between(wanted, Batch, query.created_after, query.created_before)
+    wanted = newest_first(wanted, Batch, query, limit)
     with current_services().sessions.transaction() as session:
-        batches = session.scalars(wanted.order_by(Batch.id.desc()).limit(limit + 1)).all()
+        batches = session.scalars(wanted).all()
         page, more = batches[:limit], len(batches) > limit
         items = describe_batches(session, page)
     return document_response(BatchList(items=items, next_cursor=write_cursor(page[-1].id) if more else None))

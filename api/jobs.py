@@ -1,7 +1,5 @@
 """Endpoints to get, list, cancel and delete jobs."""
 
-import uuid
-
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import select
@@ -12,7 +10,7 @@ from api.auth import caller, requires
 from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
 from api.ownership import find_own_job, lock_own_job
-from api.paging import page_limit, parse_cursor
+from api.paging import created_between, newest_first, page_limit, parse_cursor
 from api.responses import document_response
 from api.schemas import MAX_SUMMARIES_PER_PAGE, GetHeaders, JobPath, JobsQuery, SegmentsQuery, SegmentsView
 from api.services import current_services
@@ -64,14 +62,10 @@ def list_jobs(query: JobsQuery) -> Response:
     wanted = select(Job).options(*loaded).where(Job.owner == caller().owner, Job.deleted_at.is_(None))
     if query.status is not None:
         wanted = wanted.where(Job.status == query.status)
-    if query.created_after is not None:
-        wanted = wanted.where(Job.created_at > query.created_after)
-    if query.created_before is not None:
-        wanted = wanted.where(Job.created_at < query.created_before)
-    if query.cursor is not None:
-        wanted = wanted.where(Job.id < parse_cursor(query.cursor, uuid.UUID))
+    wanted = created_between(wanted, Job, query.created_after, query.created_before)
+    wanted = newest_first(wanted, Job, query, limit)
     with services.sessions.transaction() as session:
-        jobs = session.scalars(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
+        jobs = session.scalars(wanted).all()
         page, more = jobs[:limit], len(jobs) > limit
         done = count_done(session, page)
         items = [JobSummary.from_job(job, done[job.id]) for job in page]

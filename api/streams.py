@@ -19,7 +19,7 @@ from api.auth import caller, requires
 from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
 from api.ownership import find_own_job, lock_own_job
-from api.paging import page_limit, parse_cursor
+from api.paging import newest_first, page_limit
 from api.responses import accepted_response, document_response
 from api.schemas import IdempotencyHeaders, StreamPath, StreamQuery, StreamRequest, StreamsQuery
 from api.services import Services, current_services
@@ -111,10 +111,9 @@ def list_streams(query: StreamsQuery) -> Response:
     wanted = wanted.where(Job.owner == caller().owner, Job.deleted_at.is_(None))
     if query.status is not None:
         wanted = wanted.where(Job.status == query.status)
-    if query.cursor is not None:
-        wanted = wanted.where(Job.id < parse_cursor(query.cursor, uuid.UUID))
+    wanted = newest_first(wanted, Job, query, limit)
     with services.sessions.transaction() as session:
-        rows = session.execute(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
+        rows = session.execute(wanted).all()
         items = [StreamSummary.from_stream(job, stream) for job, stream in rows[:limit]]
     more = len(rows) > limit
     return document_response(StreamList(items=items, next_cursor=write_cursor(items[-1].id) if more else None))

@@ -4,6 +4,8 @@ Tables and lines that show jobs to a person.
 Text from a service is printed by ``safe_text``, since it may contain control characters that a terminal would obey.
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -188,7 +190,7 @@ def describe_limits(job: Job, model: Model) -> str:
     return f"fake from {model.threshold:g}, real below {low:g}"
 
 
-def make_jobs_table(jobs: list[Job], width: int) -> Table:
+def make_jobs_table(jobs: Sequence[Job], width: int) -> Table:
     """
     Make a table with a line for each job.
 

@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from shared.documents.batches import BatchSummary, summarise
-from shared.errors import IdempotencyConflictError, UnsettledKeyError
-from shared.jobs.creation import MAX_ATTEMPTS, is_replay
+from shared.errors import IdempotencyConflictError
+from shared.jobs.creation import insert_or_find, is_replay
 from shared.jobs.deliveries import move_batch_deliveries, schedule_batch_end
 from shared.models import Batch, BatchItem, Job
 from shared.states import OPEN_JOB_STATUSES
@@ -47,18 +47,11 @@ def create_batch(session: Session, new: NewBatch) -> tuple[Batch, bool]:
 
     Raises:
         IdempotencyConflictError: The key belongs to another request.
-        UnsettledKeyError: The key was taken and free in turn, ``MAX_ATTEMPTS`` times.
+        UnsettledKeyError: As ``insert_or_find``.
     """
-    for _ in range(MAX_ATTEMPTS):
-        batch = _insert_batch(session, new)
-        if batch is not None:
-            session.refresh(batch)
-            return batch, True
-        found = find_replayed_batch(session, new)
-        if found is not None:
-            return found, False
-        # That batch was erased meanwhile, and its key is free again.
-    raise UnsettledKeyError(f"the idempotency key {new.idempotency_key!r} was taken and free in turn; send it again")
+    return insert_or_find(
+        new.idempotency_key, lambda: _insert_batch(session, new), lambda: find_replayed_batch(session, new)
+    )
 
 
 def _insert_batch(session: Session, new: NewBatch) -> Batch | None:
@@ -80,6 +73,7 @@ def _insert_batch(session: Session, new: NewBatch) -> Batch | None:
         if not is_replay(error):
             raise
         return None
+    session.refresh(batch)
     return batch
 
 

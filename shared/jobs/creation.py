@@ -1,11 +1,11 @@
 """Creation of jobs, once for each idempotency key."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
@@ -15,6 +15,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 from shared.errors import IdempotencyConflictError, UnsettledKeyError
 from shared.models import Explanation, Job, Media
 from shared.states import JobStatus
+
+_Row = TypeVar("_Row")
 
 MAX_ATTEMPTS: Final = 5
 """How often a row with an idempotency key is inserted that is taken each time, and free again when it is looked up."""
@@ -59,15 +61,32 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         IdempotencyConflictError: The key belongs to another request.
         UnsettledKeyError: The key was taken and free in turn, ``MAX_ATTEMPTS`` times.
     """
+    return insert_or_find(
+        new.idempotency_key,
+        lambda: _insert_job(session, new),
+        lambda: find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256),
+    )
+
+
+def insert_or_find(
+    key: str | None, insert: Callable[[], _Row | None], find: Callable[[], _Row | None]
+) -> tuple[_Row, bool]:
+    """
+    Insert a row, or find the one that has its idempotency key *key* already; return it and whether it is new.
+
+    Args:
+        insert: Returns None if another row has the key.
+        find: Returns None if that row was erased meanwhile, so that the key is free again.
+
+    Raises:
+        UnsettledKeyError: The key was taken and free in turn, ``MAX_ATTEMPTS`` times.
+    """
     for _ in range(MAX_ATTEMPTS):
-        job = _insert_job(session, new)
-        if job is not None:
-            return job, True
-        found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
-        if found is not None:
+        if (inserted := insert()) is not None:
+            return inserted, True
+        if (found := find()) is not None:
             return found, False
-        # That job was erased meanwhile, and its key is free again.
-    raise UnsettledKeyError(f"the idempotency key {new.idempotency_key!r} was taken and free in turn; send it again")
+    raise UnsettledKeyError(f"the idempotency key {key!r} was taken and free in turn; send it again")
 
 
 def create_jobs(session: Session, new: Sequence[NewJob]) -> list[Job]:

@@ -147,6 +147,18 @@ def open_files():
     return sum(link.startswith("pipe:") or link in datagrams for link in links)
 
 
+@contextlib.contextmanager
+def serving_clip(tmp_path, clips):
+    """Serve the first four seconds of a playlist that does not end, and give its address."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (tmp_path / "clip.ts").write_bytes(clips["clip"])
+    source = Playlist(tmp_path / "clip.ts", folder)
+    source.publish(4)
+    with serving(source, folder) as url:
+        yield url
+
+
 def problems(sessions, job_id, case):
     """What is wrong with a stream that has ended, given what is expected of it."""
     job, stream = streams.get_job_of(sessions, job_id), streams.stream_of(sessions, job_id)
@@ -395,13 +407,8 @@ def test_a_source_that_ends_while_the_stream_is_looked_at_ends_the_stream(
         return found
 
     monkeypatch.setattr(StreamRun, "_find_end", find_end_of_ending)
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (tmp_path / "clip.ts").write_bytes(clips["clip"])
-    source = Playlist(tmp_path / "clip.ts", folder)
-    source.publish(4)
     context = make_context()
-    with serving(source, folder) as url:
+    with serving_clip(tmp_path, clips) as url:
         job_id = streams.add_stream(sessions, url)
         with streams.reading(context):
             wait_until(lambda: streams.stream_of(sessions, job_id).ending, timeout_s=20)
@@ -414,13 +421,8 @@ def test_segments_that_nobody_has_scored_by_the_end_have_their_events(
     make_context, sessions, clips, tmp_path, monkeypatch, has_reader
 ):
     monkeypatch.setattr(run, "DRAIN_S", 0.5)
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (tmp_path / "clip.ts").write_bytes(clips["clip"])
-    source = Playlist(tmp_path / "clip.ts", folder)
-    source.publish(4)
     context = make_context()
-    with serving(source, folder) as url:
+    with serving_clip(tmp_path, clips) as url:
         job_id = streams.add_stream(sessions, url)
         with streams.reading(context):
             wait_until(lambda: streams.has_read(sessions, job_id, 2))

@@ -10,13 +10,13 @@ from deepfakestream.batch_tables import make_batches_table, print_batches_as_csv
 from deepfakestream.batches import Batch
 from deepfakestream.batching import BatchScan, NameOf, follow_batch, result_of, stored_name
 from deepfakestream.client import Client
-from deepfakestream.commands.context import Number, form_of, form_options, open_client, run_for_each_job
+from deepfakestream.commands.context import Number, form_of, form_options, open_client, print_list, run_for_each_job
 from deepfakestream.commands.submitting import check_receiver, fail_on_option, find_sources, submission_options
 from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
 from deepfakestream.printing import ErrorPrinter, Printer, make_printer
 from deepfakestream.requests.batches import MAX_ITEMS
 from deepfakestream.scanning import Options
-from deepfakestream.terminal import make_console, pluralize, say
+from deepfakestream.terminal import pluralize, say
 
 
 @click.group()
@@ -146,16 +146,8 @@ def batches(context: click.Context, ended: bool | None, limit: int, as_json: boo
     form = form_of(as_json=as_json, as_csv=as_csv)
     with open_client(context) as client:
         found = list(client.list_batches(ended=ended, limit=limit))
-    if form == "json":
-        for each in found:
-            say(json.dumps(each.raw))
-    elif form == "csv":
-        print_batches_as_csv(found)
-    elif not found:
-        say("there are no batches" if ended is None else "there are no such batches", to_stderr=True)
-    else:
-        console = make_console()
-        console.print(make_batches_table(found, console.width))
+    nothing = "there are no batches" if ended is None else "there are no such batches"
+    print_list(found, form, as_csv=print_batches_as_csv, as_table=make_batches_table, nothing=nothing)
 
 
 @batch.command()

@@ -1,19 +1,27 @@
 """What all commands share: the connection to the service, its errors, and types of options."""
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from deepfakestream.batches import Batch
 from deepfakestream.client import Client
 from deepfakestream.connection import find_connection
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.exit_statuses import FAILED
 from deepfakestream.printing import Form
-from deepfakestream.terminal import say
+from deepfakestream.results import Job
+from deepfakestream.terminal import make_console, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_Item = TypeVar("_Item", Job, Batch)
 
 
 class Number(click.FloatRange):
@@ -42,6 +50,34 @@ def form_of(*, as_json: bool, as_csv: bool) -> Form:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv are two forms of the same results: choose one")
     return "json" if as_json else "csv" if as_csv else "tables"
+
+
+def print_list(
+    found: Sequence[_Item],
+    form: Form,
+    *,
+    as_csv: Callable[[Sequence[_Item]], None],
+    as_table: "Callable[[Sequence[_Item], int], Table]",
+    nothing: str,
+) -> None:
+    """
+    Print a list of what the service has.
+
+    Args:
+        as_csv: Prints it as CSV.
+        as_table: Makes a table of it for so many columns.
+        nothing: What to say to a person where the list is empty.
+    """
+    if form == "json":
+        for each in found:
+            say(json.dumps(each.raw))
+    elif form == "csv":
+        as_csv(found)
+    elif not found:
+        say(nothing, to_stderr=True)
+    else:
+        console = make_console()
+        console.print(as_table(found, console.width))
 
 
 @contextmanager

@@ -1,14 +1,12 @@
 """Commands about jobs: list, cancel and delete them."""
 
-import json
-
 import click
 
 from deepfakestream.client import Client
-from deepfakestream.commands.context import form_of, form_options, open_client, run_for_each_job
+from deepfakestream.commands.context import form_of, form_options, open_client, print_list, run_for_each_job
 from deepfakestream.printing import print_jobs_as_csv
 from deepfakestream.tables import make_jobs_table
-from deepfakestream.terminal import make_console, pluralize, say
+from deepfakestream.terminal import pluralize
 
 
 @click.command()
@@ -29,16 +27,8 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool, 
     form = form_of(as_json=as_json, as_csv=as_csv)
     with open_client(context) as client:
         found = list(client.list(status=status, limit=limit))
-    if form == "json":
-        for job in found:
-            say(json.dumps(job.raw))
-    elif form == "csv":
-        print_jobs_as_csv(found)
-    elif not found:
-        say("there are no such jobs" if status else "there are no jobs", to_stderr=True)
-    else:
-        console = make_console()
-        console.print(make_jobs_table(found, console.width))
+    nothing = "there are no such jobs" if status else "there are no jobs"
+    print_list(found, form, as_csv=print_jobs_as_csv, as_table=make_jobs_table, nothing=nothing)
 
 
 @click.command()
