@@ -96,12 +96,18 @@ def cross_validate(
         train: Trains a recipe file with the folders of data, of caches and of the run; returns 0 if that succeeded.
 
     Raises:
-        DataError: The recipe has no such data set, it has too few people, or the recipe starts from a checkpoint.
+        DataError: The recipe has no such data set, it has too few people, or the recipe starts from a checkpoint
+            or has one as its teacher.
         TrainingError: A run failed.
     """
     places = [place for place, source in enumerate(recipe.sources) if source.path == path]
     if not places:
         raise DataError(f"the recipe {recipe.name} has no data set {path}")
+    if recipe.distillation is not None:
+        raise DataError(
+            f"the teacher {recipe.distillation.teacher} may have been trained on the held-out people; leave"
+            " distillation out of the recipe of folds"
+        )
     if recipe.start not in {"imagenet", "random"}:
         raise DataError(
             f"{recipe.start} may have been trained on the held-out people; start folds from imagenet or random"

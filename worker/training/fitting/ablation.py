@@ -4,7 +4,7 @@ import csv
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -86,23 +86,24 @@ def compare_variants(recipe: Path, changes: Path, caches: Sequence[Path], runs: 
     """
     Return a table, in Markdown, of the results of the trained variants on the validation set, by medium.
 
-    Beside all videos, each data set of videos that holds both classes has a column. Intervals are 95 % bootstrap
-    intervals over groups.
+    Beside all videos, each data set that holds swapped videos has a column. Intervals are 95 % bootstrap intervals over
+    groups.
 
     Raises:
         DataError: A file cannot be read.
     """
-    rows: list[list[str]] = []
-    sets: list[str] = []
+    judged: list[tuple[str, dict[str, str], list[ScoredMedium]]] = []
     for name in read_variants(recipe, changes):
         folder = runs / slug(name)
         if not (folder / "last" / "manifest.json").exists():
             continue
         media = score_caches(load_checkpoint(folder, "last"), caches, sets={"validation"})
         with (folder / CURVES_FILE).open(newline="") as file:
-            row = list(csv.DictReader(file))[-1]
+            judged.append((name, list(csv.DictReader(file))[-1], media))
+    sets = sorted({one for _, _, media in judged for one in _faked(medium for medium in media if medium.is_video)})
+    rows: list[list[str]] = []
+    for name, row, media in judged:
         videos = [medium for medium in media if medium.is_video]
-        sets = sorted(_faked(videos))
         cells = [name, row["images"], f"{float(row['seconds']) / 60:.1f}", f"{float(row['made_auc']):.3f}"]
         cells += [_auc([medium for medium in videos if medium.dataset == one]) for one in sets]
         stills = [medium for medium in media if not medium.is_video and medium.dataset in _faked(media)]
@@ -114,7 +115,7 @@ def compare_variants(recipe: Path, changes: Path, caches: Sequence[Path], runs: 
     return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)]) + "\n"
 
 
-def _faked(media: Sequence[ScoredMedium]) -> set[str]:
+def _faked(media: Iterable[ScoredMedium]) -> set[str]:
     return {medium.dataset for medium in media if medium.is_fake}
 
 

@@ -42,6 +42,8 @@ class Teacher:
         side_px = given.crop_size_px
         example = np.zeros((2, side_px, side_px, 3), np.uint8)
         network = checkpoint.network.eval().to(device)
+        self.sha256 = checkpoint.manifest.weights.sha256
+        """Of its weights."""
         self._engine = make_engine(ChannelsLastInput(network, divisor=255.0), example, device, "float32")
 
     def score(self, pictures: Tensor) -> Tensor:
@@ -70,5 +72,5 @@ def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Te
     """
     wanted = torch.sigmoid(targets / temperature)
     cross_entropy = functional.binary_cross_entropy_with_logits(logits / temperature, wanted)
-    entropy = functional.binary_cross_entropy(wanted, wanted)
+    entropy = -(torch.xlogy(wanted, wanted) + torch.xlogy(1.0 - wanted, 1.0 - wanted)).mean()
     return (cross_entropy - entropy) * temperature**2

@@ -76,7 +76,8 @@ class Optimisation(_Part):
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     batch_norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
     freeze_batch_norm: bool = False
-    """Keep the statistics of batch norms as they are in the start, for training on with small batches."""
+    """Keep the statistics of batch norms as they are in the start, which must be a checkpoint, for training on with
+    small batches. Without a mask loss, whose batch norm is new."""
 
 
 class Distillation(_Part):
@@ -89,7 +90,7 @@ class Distillation(_Part):
     """
 
     teacher: str
-    """Folder of a checkpoint with the same preprocessing."""
+    """Folder of a checkpoint with the same preprocessing. It must not have been trained on the validation set."""
     temperature: float = Field(default=2.0, gt=0.0)
     """Divisor of both logits before they become probabilities; with a high one, small differences count more."""
     weight: float = Field(default=1.0, gt=0.0)
@@ -201,6 +202,15 @@ class Recipe(_Part):
         if missing:
             lists = ", ".join(f"{kind!r} needs {_PAINTERS_OF[kind]}" for kind in sorted(missing))
             raise ValueError(f"a mixture needs faces that no network paints: {lists}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_statistics_to_keep(self) -> Self:
+        if self.optimisation.freeze_batch_norm and (self.start in {"imagenet", "random"} or self.optimisation.mask):
+            raise ValueError(
+                "freeze_batch_norm keeps the statistics of a checkpoint: start from one, and set mask to 0, since the"
+                " layers of the mask loss have none"
+            )
         return self
 
     @property

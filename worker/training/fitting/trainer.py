@@ -65,8 +65,9 @@ class Trainer:
         timer: Measures the time of the parts of a step.
 
     Raises:
-        TrainingError: The folder's state belongs to another recipe, or to another number of images in a step, or is
-            damaged.
+        TrainingError: The folder's state belongs to another recipe, to another number of images in a step, or to other
+            weights of the teacher, or is damaged.
+        DataError: The start or the teacher cannot be read, or does not fit the recipe.
     """
 
     def __init__(
@@ -112,8 +113,13 @@ class Trainer:
         self.model, self.optimizer = self._fabric.setup(module, optimizer)
         """The network that is trained, wrapped for its devices, and its optimiser."""
         self._teacher: Teacher | None = None
-        if recipe.distillation is not None:
+        if recipe.distillation is not None and not self.is_finished:
             self._teacher = Teacher(recipe.distillation.teacher, recipe.preprocessing, self._fabric.device)
+            if about is not None and about["teacher"] != self._teacher.sha256:
+                raise TrainingError(
+                    f"{recipe.distillation.teacher} has other weights than when {folder / INDEX_FILE} was saved; put"
+                    " the old ones back, or choose another folder"
+                )
         self._device_augmentation: OnDevice | None = None
         if recipe.augment_on == "device":
             stages = [(stage.images // 2, stage.augmentation or recipe.augmentation) for stage in recipe.stages]
@@ -348,6 +354,7 @@ class Trainer:
                 "progress": {name: getattr(progress, name) for name in Progress.__slots__},
                 "recipe": self.recipe.digest(),
                 "images_per_step": self.images_per_step,
+                "teacher": self._teacher.sha256 if self._teacher is not None else None,
                 "averaged": self._average.count,
                 "precision": self._fabric.strategy.precision.state_dict(),
             }

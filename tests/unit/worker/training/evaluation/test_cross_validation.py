@@ -77,10 +77,12 @@ def test_each_run_is_evaluated_on_the_people_of_its_own_fold(tmp_path):
     assert {row["group"] for row in rows if row["set"] == "validation"} == set(folds[0].groups)
 
 
-def test_folds_that_start_from_a_checkpoint_are_rejected(tmp_path):
+@pytest.mark.parametrize("setting", ["start", "teacher"])
+def test_folds_that_learn_from_a_checkpoint_are_rejected(setting, tmp_path):
     data = make_data(tmp_path / "data", train=2, validation=1)
     caches = write_caches(data, tmp_path / "caches")[0].parent
-    recipe = tiny(start="shared/checkpoints/swap-lite0")
+    checkpoint = "shared/checkpoints/swap-lite0"
+    recipe = tiny(**({"start": checkpoint} if setting == "start" else {"distillation": {"teacher": checkpoint}}))
     with pytest.raises(DataError, match="may have been trained on the held-out people"):
         cross_validate(recipe, data, caches, tmp_path / "runs", path=Path("tinted"), folds=2, images=16)
 

@@ -1,14 +1,19 @@
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from shared.manifests import read_manifest
 from tests.unit.worker.training.tiny_runs import PLAIN, make_data, settings, tiny, write_caches
+from worker.inference import make_torch_engine
 from worker.model.checkpoint import load_checkpoint
-from worker.training.errors import DataError
+from worker.training.errors import DataError, TrainingError
+from worker.training.fakes.augmentation import Augmentation
+from worker.training.fitting import distillation
 from worker.training.fitting.distillation import Teacher, distillation_loss
 from worker.training.fitting.inputs import make_pair_stream
 from worker.training.fitting.recipes import Recipe
@@ -115,19 +120,32 @@ def test_with_a_teacher_labels_still_count(caches, teacher, tmp_path):
 
 
 def test_the_teacher_sees_no_augmentation(caches, teacher):
-    recipe = student(teacher, augmentation={"jitter": 0.1, "flip": 0.5, "rescale": 1.0, "colour": 1.0, "cutout": 1.0})
-    stream = make_pair_stream(recipe, caches)
-    plain = make_pair_stream(recipe.model_copy(update={"augmentation": recipe.augmentation.without_changes()}), caches)
+    geometry = {"jitter": 0.1, "flip": 0.5}
+    changes = set(Augmentation.model_fields) - {"jitter", "flip", "jpeg_quality", "h264_crf"}
+    stream = make_pair_stream(student(teacher, augmentation={**geometry, **dict.fromkeys(changes, 0.3)}), caches)
+    plain = make_pair_stream(tiny(augmentation={**geometry, **dict.fromkeys(changes, 0.0)}), caches)
+    different = 0
+    for number in range(8):
+        seen, clean = stream.make_batch(number)[0].chunk(2)
+        assert torch.equal(clean, plain.make_batch(number)[0])
+        different += (seen != clean).flatten(1).any(dim=1).sum()
+    assert different > 16
+
+
+def test_shuffled_labels_shuffle_the_clean_pictures_too(caches, teacher):
+    recipe = student(teacher, augmentation=PLAIN)
+    stream = make_pair_stream(recipe, caches, shuffle_labels=True)
+    straight = make_pair_stream(recipe, caches)
+    swapped = 0
     for number in range(4):
         seen, clean = stream.make_batch(number)[0].chunk(2)
-        once, again = plain.make_batch(number)[0].chunk(2)
-        assert torch.equal(clean, once)
-        assert torch.equal(once, again)
-        assert not torch.equal(seen, clean)
+        assert torch.equal(seen, clean)
+        swapped += not torch.equal(seen, straight.make_batch(number)[0].chunk(2)[0])
+    assert swapped
 
 
 def test_frozen_batch_norms_keep_their_statistics_and_learn_their_weights(caches, teacher, tmp_path):
-    recipe = tiny(start=str(teacher), optimisation={"freeze_batch_norm": True, "warm_up_images": 0})
+    recipe = tiny(start=str(teacher), optimisation={"freeze_batch_norm": True, "warm_up_images": 0, "mask": 0.0})
     trainer = Trainer(recipe, caches, tmp_path)
     trainer.take_unsaved_steps(2)
     given = load_checkpoint(teacher.parent, teacher.name).network
@@ -141,12 +159,39 @@ def test_frozen_batch_norms_keep_their_statistics_and_learn_their_weights(caches
     assert moved
 
 
-def test_the_teacher_costs_no_synchronisation(caches, teacher, tmp_path):
+def test_the_teacher_costs_no_synchronisation(caches, teacher, tmp_path, monkeypatch):
+    # As on a GPU, where the teacher's answers stay on the device.
+    monkeypatch.setattr(distillation, "make_engine", lambda network, _, *rest: make_torch_engine(network, *rest))
     trainer = Trainer(student(teacher), caches, tmp_path)
     batch = next(trainer.start_batches())
     with SynchronisationCounter() as waits:
         trainer.train_step(*batch)
     assert waits.count == 0
+
+
+def test_a_run_with_a_teacher_resumes_with_the_same_result_and_only_with_that_teacher(caches, teacher, tmp_path):
+    given = shutil.copytree(teacher, tmp_path / "given")
+    recipe = student(given, stages=[{"images": 16, "mixture": {"labelled": 1.0}}], validation=ONCE)
+    Trainer(recipe, caches, tmp_path / "whole").run()
+    Trainer(recipe, caches, tmp_path / "halves").run(until_step=2)
+    Trainer(recipe, caches, tmp_path / "halves").run()
+    whole, halves = (load_checkpoint(tmp_path / name, "last").network.state_dict() for name in ("whole", "halves"))
+    assert all(torch.equal(halves[name], value) for name, value in whole.items())
+    Trainer(recipe, caches, tmp_path / "other").run(until_step=2)
+    shutil.rmtree(given)
+    shutil.copytree(tmp_path / "whole" / "last", given)
+    with pytest.raises(TrainingError, match=r"given has other weights than when .*state\.json was saved"):
+        Trainer(recipe, caches, tmp_path / "other")
+    # A run that is finished needs no teacher any more.
+    shutil.rmtree(given)
+    assert Trainer(recipe, caches, tmp_path / "whole").is_finished
+
+
+def test_statistics_are_kept_only_of_a_checkpoint(teacher):
+    for changes in ({"start": "imagenet"}, {"start": str(teacher), "optimisation": {"mask": 0.5}}):
+        given = {"optimisation": {"mask": 0.0}, **changes}
+        with pytest.raises(ValidationError, match="freeze_batch_norm keeps the statistics of a checkpoint"):
+            tiny(**{**given, "optimisation": {**given["optimisation"], "freeze_batch_norm": True}})
 
 
 def test_a_missing_teacher_is_named(caches, tmp_path):
@@ -165,5 +210,6 @@ def test_runs_without_these_settings_can_still_be_resumed():
     plain = tiny().digest()
     assert Recipe.model_validate({**settings(), "distillation": None}).digest() == plain
     assert tiny(optimisation={"freeze_batch_norm": False}).digest() == plain
-    assert tiny(optimisation={"freeze_batch_norm": True}).digest() != plain
+    frozen = {"start": "a/checkpoint", "optimisation": {"mask": 0.0, "freeze_batch_norm": True}}
+    assert tiny(**frozen).digest() != tiny(**{**frozen, "optimisation": {"mask": 0.0}}).digest()
     assert student("a").digest() != student("b").digest() != plain

@@ -11,7 +11,7 @@ from worker.training.fitting.recipes import Recipe
 
 CONFIGS = Path(__file__).parents[5] / "configs" / "train"
 ABLATIONS = CONFIGS / "ablations.yaml"
-RECIPES = sorted(set(CONFIGS.glob("*.yaml")) - {ABLATIONS})
+RECIPES = sorted(set(CONFIGS.glob("*.yaml")) - set(CONFIGS.glob("ablations*.yaml")))
 
 
 def write(path, data):
@@ -34,6 +34,12 @@ def test_the_ablations_that_come_with_the_project_are_valid_and_differ_for_every
     recipes = [Recipe.model_validate(variant) for variant in read_variants(path, ABLATIONS).values()]
     assert len(recipes) > 5
     assert len({recipe.model_copy(update={"name": "same"}).digest() for recipe in recipes}) == len(recipes)
+
+
+def test_the_ablations_of_dfdc_are_valid_and_differ():
+    variants = read_variants(CONFIGS / "swap-lite2.yaml", CONFIGS / "ablations-dfdc.yaml").values()
+    recipes = [Recipe.model_validate(variant).model_copy(update={"name": "same"}) for variant in variants]
+    assert len({recipe.digest() for recipe in recipes}) == len(recipes) == 7
 
 
 @pytest.mark.parametrize("name", sorted(list_manifests(PACKAGED_MODELS_DIR)))
