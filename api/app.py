@@ -128,6 +128,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.after_request(add_security_headers)
     for module in (jobs, streams, direct_uploads, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
+    app.register_api(direct_uploads.content)
     app.register_blueprint(pages.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # In place of the library's page of links.

@@ -14,6 +14,7 @@ from deepfakestream.errors import (
     ConnectionFailedError,
     DeepfakeStreamError,
     InvalidRequestError,
+    NotFoundError,
     MissingPartError,
     ServerError,
     UnexpectedAnswerError,
@@ -78,6 +79,13 @@ def test_a_file_that_storage_refuses_is_not_put_again(server, client, status):
         submit_directly(client)
     assert raised.value.status == status
     assert len(server.requests) == 2
+
+
+def test_a_service_that_takes_files_itself_says_why_it_refuses_one(server, client):
+    server.answers = [place(server), problem(404, "not_found", **{"Content-Type": "application/problem+json"})]
+    with pytest.raises(NotFoundError) as raised:
+        submit_directly(client)
+    assert raised.value.code == "not_found"
 
 
 def test_storage_that_gives_no_answer_is_a_failed_connection(server, client):
