@@ -199,7 +199,7 @@ class Transport:
         """
         Send a file to the address of a direct upload, without the API key, since it may be another server.
 
-        The address has a signature or a token of its own. As for the service, no proxy is used for an address on this machine.
+        The address has a signature or a token of its own. As for the service, no proxy is used for one on this machine.
 
         Args:
             upload: The document of the direct upload, as the service answered it.

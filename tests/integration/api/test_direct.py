@@ -28,7 +28,6 @@ from worker.tasks.context import Context
 from worker.tasks.ingest import ingest
 from worker.tasks.upkeep import tidy
 
-
 OWN = "http://localhost"
 """Where the client of these tests believes the api to be."""
 

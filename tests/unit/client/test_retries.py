@@ -14,8 +14,8 @@ from deepfakestream.errors import (
     ConnectionFailedError,
     DeepfakeStreamError,
     InvalidRequestError,
-    NotFoundError,
     MissingPartError,
+    NotFoundError,
     ServerError,
     UnexpectedAnswerError,
 )
