@@ -140,12 +140,20 @@ def create_signing_key(path: Path) -> SigningKey:
 
     Raises:
         FileExistsError: There is a file already; it is left as it is.
+        OSError: The file cannot be written; there is none then.
     """
     private = Ed25519PrivateKey.generate()
     content = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        # On a full disk, an empty file would be refused as a key, and as the place of another attempt.
+        path.unlink(missing_ok=True)
+        raise
     return SigningKey(private)
 
 

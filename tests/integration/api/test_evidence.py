@@ -311,6 +311,17 @@ def test_a_new_key_is_readable_by_its_owner_alone_and_never_overwritten(key_file
     assert key_file.read_bytes() == before
 
 
+def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path):
+    path = tmp_path / "key.pem"
+    # A new process, since the limit would hold for all of this one's threads.
+    create = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); from api.signing import *"
+    run = [sys.executable, "-c", f"{create}; commands()", "create", str(path)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "key.pem cannot be written (File too large)" in done.stderr
+    assert not path.exists()
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     """A time stamp authority of its own, by OpenSSL, behind a real HTTP server: its address and its root."""

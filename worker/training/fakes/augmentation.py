@@ -125,6 +125,11 @@ class Augmentation(BaseModel):
             crops = [transform(crop) for crop in crops]
         return [np.ascontiguousarray(crop[:, ::-1]) for crop in crops] if is_flipped else crops
 
+    def without_changes(self) -> "Augmentation":
+        """Return an augmentation that draws the same geometry (jitter and flip) and changes nothing else."""
+        changes = ("rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout", "chain")
+        return self.model_copy(update=dict.fromkeys(changes, 0.0))
+
     def crop_mask(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
         """
         Crop a mask as ``apply`` crops the picture that it belongs to.

@@ -5,6 +5,7 @@ The pair with a given number does not depend on the process that makes it or on 
 resume at any number.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,9 +40,11 @@ class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         person_power: The same for the people within a data set.
         augment_on_device: Omit the augmentation that ``device_augmentation.OnDevice`` applies.
         whole: Share of decoded and restored faces that are pasted as whole squares.
+        with_clean: Add the same pictures with the same geometry and without any other augmentation.
 
     Yields:
-        Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
+        Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order, and *with_clean* these again
+        without augmentation, (4B, 3, S, S) in all; (B,) float32, 1 where
         the two of a pair are aligned; and (B, C, C) float32, how much of each cell of a fake was changed, or -1
         where that is not known.
 
@@ -72,8 +75,10 @@ class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         person_power: float = 1.0,
         augment_on_device: bool = False,
         whole: float = WHOLE_SQUARE_SHARE,
+        with_clean: bool = False,
     ) -> None:
         self._augment_on_device = augment_on_device
+        self._with_clean = with_clean
         self._stages = list(stages)
         self._augmentation = augmentation
         self._batch = batch
@@ -113,7 +118,7 @@ class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     def make_batch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make the batch with this number."""
         rows = [self.make_pair(number * self._batch + row) for row in range(self._batch)]
-        pictures = torch.stack([pictures for pictures, _, _ in rows], dim=1)  # (2, B, 3, S, S)
+        pictures = torch.stack([pictures for pictures, _, _ in rows], dim=1)  # (2 or 4, B, 3, S, S)
         aligned, masks = (torch.stack([row[place] for row in rows]) for place in (1, 2))
         return pictures.flatten(0, 1), aligned, masks
 
@@ -122,7 +127,8 @@ class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         Make the pair with this number.
 
         Returns:
-            (2, 3, S, S) uint8, real before fake; whether they are aligned, 0 or 1; and the (C, C) mask of the fake.
+            (2, 3, S, S) uint8, real before fake, or (4, 3, S, S) with the clean ones after them; whether they are
+            aligned, 0 or 1; and the (C, C) mask of the fake.
 
         Raises:
             DataError: There are no faces for the kind that its stage draws.
@@ -133,9 +139,13 @@ class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         augmentation = stage.augmentation or self._augmentation
         if self._augment_on_device:
             augmentation = select_loader_augmentation(augmentation, self._seed, number)
+        # The pair is made twice with the same random numbers, of which the last ones draw the augmentation.
+        again = copy.deepcopy(rng)
         pictures, mask = self.maker.make(kind, augmentation, rng)
+        if self._with_clean:
+            pictures += self.maker.make(kind, augmentation.without_changes(), again)[0]
         if self._shuffle_labels and rng.random() < 0.5:
-            pictures.reverse()
+            pictures = [pictures[place ^ 1] for place in range(len(pictures))]
             mask = self.maker.make_unknown_mask()
         planes = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
         return planes, torch.tensor(float(kind in ALIGNED)), torch.from_numpy(mask)

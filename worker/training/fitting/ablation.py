@@ -86,22 +86,14 @@ def compare_variants(recipe: Path, changes: Path, caches: Sequence[Path], runs: 
     """
     Return a table, in Markdown, of the results of the trained variants on the validation set, by medium.
 
-    Intervals are 95 % bootstrap intervals over groups.
+    Beside all videos, each data set of videos that holds both classes has a column. Intervals are 95 % bootstrap
+    intervals over groups.
 
     Raises:
         DataError: A file cannot be read.
     """
-    heads = (
-        "variant",
-        "images",
-        "minutes",
-        "made fakes, AUC",
-        "pairs, AUC",
-        "video, AUC",
-        "stills, AUC",
-        "above original",
-    )
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    rows: list[list[str]] = []
+    sets: list[str] = []
     for name in read_variants(recipe, changes):
         folder = runs / slug(name)
         if not (folder / "last" / "manifest.json").exists():
@@ -110,18 +102,16 @@ def compare_variants(recipe: Path, changes: Path, caches: Sequence[Path], runs: 
         with (folder / CURVES_FILE).open(newline="") as file:
             row = list(csv.DictReader(file))[-1]
         videos = [medium for medium in media if medium.is_video]
-        cells = [
-            name,
-            row["images"],
-            f"{float(row['seconds']) / 60:.1f}",
-            f"{float(row['made_auc']):.3f}",
-            _auc([medium for medium in videos if medium.dataset == "pairs"]),
-            _auc(videos),
-            _auc([medium for medium in media if not medium.is_video and medium.dataset in _faked(media)]),
-            f"{float(row['above']):.2f}" if row.get("above") else "–",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        sets = sorted(_faked(videos))
+        cells = [name, row["images"], f"{float(row['seconds']) / 60:.1f}", f"{float(row['made_auc']):.3f}"]
+        cells += [_auc([medium for medium in videos if medium.dataset == one]) for one in sets]
+        stills = [medium for medium in media if not medium.is_video and medium.dataset in _faked(media)]
+        above = f"{float(row['above']):.2f}" if row.get("above") else "–"
+        rows.append([*cells, _auc(videos), _auc(stills), above])
+    columns = ["made fakes", *sets, "video", "stills"]
+    heads = ["variant", "images", "minutes", *(f"{column}, AUC" for column in columns), "above original"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)]) + "\n"
 
 
 def _faked(media: Sequence[ScoredMedium]) -> set[str]:

@@ -60,4 +60,5 @@ def make_pair_stream(
         data_set_power=recipe.draws.data_set,
         person_power=recipe.draws.person,
         augment_on_device=recipe.augment_on == "device",
+        with_clean=recipe.distillation is not None,
     )

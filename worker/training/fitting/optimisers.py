@@ -50,6 +50,13 @@ def learning_rate_factor(seen: int, total: int, warm_up: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def freeze_batch_norms(network: nn.Module) -> None:
+    """Let every batch norm in *network* use its statistics instead of the batch's, and keep them, until ``train()``."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
     """Set the momentum of every batch norm in *network*."""
     for module in network.modules():

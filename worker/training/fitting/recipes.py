@@ -75,6 +75,27 @@ class Optimisation(_Part):
     """Weight of the mask loss, for predicting where a fake was changed; 0 leaves that part of the network out."""
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     batch_norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
+    freeze_batch_norm: bool = False
+    """Keep the statistics of batch norms as they are in the start, for training on with small batches."""
+
+
+class Distillation(_Part):
+    """
+    Training towards the logits that a finished checkpoint, the teacher, gives the same faces without augmentation.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. Where the augmentation compresses a
+    face, the network learns to see what the teacher sees in the clean one; where it does not, the network stays close
+    to the teacher.
+    """
+
+    teacher: str
+    """Folder of a checkpoint with the same preprocessing."""
+    temperature: float = Field(default=2.0, gt=0.0)
+    """Divisor of both logits before they become probabilities; with a high one, small differences count more."""
+    weight: float = Field(default=1.0, gt=0.0)
+    """Weight of the divergence between the probabilities of both."""
+    labels: float = Field(default=1.0, ge=0.0)
+    """Weight of the losses that follow from labels and masks."""
 
 
 class Validation(_Part):
@@ -166,6 +187,7 @@ class Recipe(_Part):
     """Where crops are augmented: with ``device``, the changes that ``on_device`` can apply to whole batches move from
     the loaders to the device, at the network's size instead of the crop's native size."""
     optimisation: Optimisation = Optimisation()
+    distillation: Distillation | None = None
     validation: Validation = Validation()
     hardware: Hardware = Hardware()
     min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
@@ -229,6 +251,9 @@ class Recipe(_Part):
             "sources": {"__all__": {"about", "terms", "seen"}},
         }
         # Digests of recipes without these settings must stay those of runs that began before they existed.
-        left_out |= {name: True for name in ("restorers", "inpainters") if not getattr(self, name)}
+        added = ("restorers", "inpainters", "distillation")
+        left_out |= {name: True for name in added if not getattr(self, name)}
+        if not self.optimisation.freeze_batch_norm:
+            left_out["optimisation"] = {"freeze_batch_norm"}
         data = self.model_dump_json(exclude=left_out)
         return hashlib.sha256(data.encode()).hexdigest()

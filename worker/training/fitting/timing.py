@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Part = Literal["loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average"]
+Part = Literal["loaders", "transfer", "teacher", "augmentation", "forward", "backward", "optimiser", "average"]
 Timer = Callable[[Part], AbstractContextManager[None]]
 SYNCHRONISING_OPERATIONS: Final = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"})
 """Operations that return a number, or a shape, which only the device knows, to the host."""

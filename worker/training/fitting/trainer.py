@@ -28,6 +28,7 @@ from worker.training.errors import TrainingError
 from worker.training.fakes.device_augmentation import OnDevice
 from worker.training.fitting.averaging import WeightAverage
 from worker.training.fitting.depthwise import keep_freed_memory, use_fast_depthwise
+from worker.training.fitting.distillation import Teacher, distillation_loss
 from worker.training.fitting.exports import export_checkpoint
 from worker.training.fitting.initial_weights import make_initial_network
 from worker.training.fitting.inputs import make_pair_stream
@@ -35,6 +36,7 @@ from worker.training.fitting.loaders import Batch, DeviceBatches, start_loaders
 from worker.training.fitting.localising import LocalisingNetwork, mask_loss
 from worker.training.fitting.losses import PendingLoss, pair_loss
 from worker.training.fitting.optimisers import (
+    freeze_batch_norms,
     learning_rate_factor,
     make_optimizer,
     restore_optimizer,
@@ -109,6 +111,9 @@ class Trainer:
         optimizer = make_optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
         self.model, self.optimizer = self._fabric.setup(module, optimizer)
         """The network that is trained, wrapped for its devices, and its optimiser."""
+        self._teacher: Teacher | None = None
+        if recipe.distillation is not None:
+            self._teacher = Teacher(recipe.distillation.teacher, recipe.preprocessing, self._fabric.device)
         self._device_augmentation: OnDevice | None = None
         if recipe.augment_on == "device":
             stages = [(stage.images // 2, stage.augmentation or recipe.augmentation) for stage in recipe.stages]
@@ -253,7 +258,12 @@ class Trainer:
         return start_loaders(pairs, self.recipe.hardware.loader_processes)
 
     def train_step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
-        """Train on one batch; return its loss, which the device may still be computing."""
+        """
+        Train on one batch, of (2N, 3, S, S) bytes, or (4N, 3, S, S) with the clean pictures for a teacher.
+
+        Returns:
+            The loss, which the device may still be computing.
+        """
         progress, optimisation = self.progress, self.recipe.optimisation
         # Dropout follows from the step as well. Tuples of numbers have the same hash in every process.
         torch.manual_seed(hash((self.recipe.seed, progress.step, self._fabric.global_rank)))
@@ -263,12 +273,19 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.model.train()
+        if optimisation.freeze_batch_norm:
+            freeze_batch_norms(self.model)
+        targets: Tensor | None = None
+        if self._teacher is not None:
+            pictures, clean = pictures.chunk(2)
+            with self._timer("teacher"):
+                targets = self._teacher.score(clean)
         if self._device_augmentation is not None:
             with self._timer("augmentation"):
                 number = progress.step * self._fabric.world_size + self._fabric.global_rank
                 pictures = self._device_augmentation.apply(pictures, number)
         with self._timer("forward"):
-            loss = self.compute_loss(pictures, aligned, masks)
+            loss = self.compute_loss(pictures, aligned, masks, targets)
         self.optimizer.zero_grad()
         with self._timer("backward"):
             self._fabric.backward(loss)
@@ -282,15 +299,29 @@ class Trainer:
             self._average.update(module.network if isinstance(module, LocalisingNetwork) else module)
         return loss.detach()
 
-    def compute_loss(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
-        """Return the loss of a batch of bytes (2N, 3, S, S); *masks* are ignored if the recipe has no mask loss."""
-        optimisation = self.recipe.optimisation
+    def compute_loss(self, pictures: Tensor, aligned: Tensor, masks: Tensor, targets: Tensor | None = None) -> Tensor:
+        """
+        Return the loss of a batch.
+
+        Args:
+            pictures: (2N, 3, S, S) bytes.
+            masks: Ignored if the recipe has no mask loss.
+            targets: (2N,) logits of a teacher.
+        """
+        optimisation, distillation = self.recipe.optimisation, self.recipe.distillation
         faces = (pictures.to(torch.float32) / 255.0).contiguous(memory_format=torch.channels_last)
-        if not optimisation.mask:
-            return pair_loss(self.model(faces).float(), aligned, optimisation)
-        logits, mask_logits = self.model(faces)
-        loss = pair_loss(logits.float(), aligned, optimisation)
-        return loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
+        if optimisation.mask:
+            logits, mask_logits = self.model(faces)
+            loss = pair_loss(logits.float(), aligned, optimisation)
+            loss = loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
+        else:
+            logits = self.model(faces)
+            loss = pair_loss(logits.float(), aligned, optimisation)
+        if distillation is None or targets is None:
+            return loss
+        return distillation.labels * loss + distillation.weight * distillation_loss(
+            logits.float(), targets, distillation.temperature
+        )
 
     def _validate(self, validation: ValidationFaces | None) -> dict[str, float]:
         """Validate on the first rank, while the others wait for its measures, at most as long as Fabric allows."""

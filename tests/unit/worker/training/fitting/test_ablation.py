@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -6,9 +7,12 @@ import yaml
 from tests.unit.worker.training.tiny_runs import make_data, settings, write_caches
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
-from worker.training.fitting.ablation import read_variants, run_ablations, slug
+from worker.training.fitting import ablation
+from worker.training.fitting.ablation import compare_variants, read_variants, run_ablations, slug
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.states import read_index
+from worker.training.fitting.trainer import Trainer
+from worker.training.scoring.scored_media import score_caches
 
 
 @pytest.fixture
@@ -91,3 +95,27 @@ def test_a_second_call_trains_only_the_failed_variants(files, tmp_path):
     assert load_checkpoint(runs / "started", "last").manifest.name == "started"
     assert (first / "curves.csv").read_bytes() == written
     assert read_index(first)["progress"] == trained
+
+
+@pytest.mark.usefixtures("narrow_backbone")
+def test_the_table_has_a_column_for_each_data_set_of_videos_with_fakes(files, tmp_path, monkeypatch):
+    data = make_data(tmp_path / "data", train=4, validation=2)
+    caches, runs = write_caches(data, tmp_path / "caches"), tmp_path / "runs"
+    given = files({"changes": {"trained": {}, "not trained": {}}}, stages=[{"images": 4, "mixture": {"labelled": 1.0}}])
+    recipe = Recipe.model_validate(read_variants(*given)["trained"])
+    Trainer(recipe, caches, runs / "trained").run()
+
+    def with_videos(*arguments, **named):
+        stills = score_caches(*arguments, **named)
+        clips = [replace(medium, is_video=True, dataset="clips") for medium in stills]
+        return [*stills, *clips, *(replace(medium, dataset="real") for medium in clips if not medium.is_fake)]
+
+    monkeypatch.setattr(ablation, "score_caches", with_videos)
+    heads, _, row = compare_variants(*given, caches, runs).splitlines()
+    columns = ("made fakes, AUC", "clips, AUC", "video, AUC", "stills, AUC")
+    assert heads == f"| variant | images | minutes | {' | '.join(columns)} | above original |"
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:2] == ["trained", "4"]
+    # The clips are the stills; among all videos each real one counts twice, which does not change the area.
+    assert cells[4].split()[0] == cells[5].split()[0] == cells[6].split()[0] != "–"
+    assert cells[7] == "–"
