@@ -7,11 +7,12 @@ Where they cannot, as with storage in a folder, the api gives an address of its 
 import hashlib
 import secrets
 import uuid
+from typing import Final
 
 from flask import Response, jsonify, request, url_for
 from flask_openapi3 import APIBlueprint, Tag
 
-from api.admission import CONTENT, check_upload_quota, upload_slot
+from api.admission import CONTENT, UPLOAD_RETRY_AFTER_S, check_upload_quota, upload_slot
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, authenticated_problems, problems
@@ -28,6 +29,12 @@ from shared.models import new_id
 _TAGS = [Tag(name="jobs")]
 blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=_TAGS, abp_security=SECURITY)
 content = APIBlueprint(CONTENT, __name__, url_prefix="/v1", abp_tags=_TAGS)
+
+BODIES_PER_UPLOAD: Final = 2
+"""
+Bodies that a process takes for one upload at a time: a client that comes back need not wait until the loss of its
+earlier connection is noticed, and no address takes all slots for uploads, or the disk.
+"""
 
 
 @blueprint.post(
@@ -92,7 +99,13 @@ def put_content(path: UploadPath, query: UploadToken) -> Response:
     """
     services, upload_id = current_services(), path.upload_id
     size_bytes = _expected_size(services, upload_id, query.token)
+    refusal = APIError(
+        Code.TOO_MANY_UPLOADS,
+        "this file is being sent by others already; nothing was accepted, retry later",
+        headers={"Retry-After": str(UPLOAD_RETRY_AFTER_S)},
+    )
     with (
+        services.receiving.hold(upload_id, refusal),
         upload_slot(services),
         receive_exactly(request, services.storage, incoming_key(upload_id), size_bytes) as upload,
     ):

@@ -217,7 +217,7 @@ class Transport:
         try:
             upload_id, method, url = (str(upload[name]) for name in ("id", "method", "url"))
             headers = {str(name): str(value) for name, value in upload["headers"].items()}
-            _, host, _ = parse_origin(url)
+            scheme, host, _ = parse_origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise unexpected_answer_error(201, "it names no place for the file") from error
         if not any(name.lower() == "content-length" for name in headers):
@@ -232,6 +232,13 @@ class Transport:
                 201,
                 "it names a place on this machine for the file, and is itself elsewhere; a proxy in front of it has to"
                 " pass on the header Host",
+            )
+        own_scheme, own_host, _ = parse_origin(self.base_url)
+        if host == own_host and scheme == "http" and own_scheme == "https":
+            raise unexpected_answer_error(
+                201,
+                "it names an address of its own without TLS for the file, because it does not trust the proxy in front"
+                " of it: its operator has to set api.trusted_proxies",
             )
         storage = self._connect(trust_env=not is_local)
 

@@ -77,6 +77,7 @@ class Storage(Protocol):
         Begin to write the object *key*.
 
         Several uploads of one key can be under way: they do not mix, and the object is that of the last ``commit``.
+        After a ``commit`` that fails there may be none.
         """
 
     def open(self, key: str) -> BinaryIO:

@@ -16,7 +16,7 @@ from shared.config import StorageSettings
 from shared.jobs.ending import cancel_job
 from shared.jobs.leases import Step, acquire
 from shared.jobs.queries import get_job, lock_job
-from shared.models import DirectUpload, Job, Segment
+from shared.models import DirectUpload, Job, Media, Segment
 from shared.queues import Sender, make_celery
 from shared.storage import open_storage
 from tests.clips import noise_picture
@@ -310,7 +310,9 @@ def test_leftovers_are_removed_and_open_uploads_stay(api, owner, storage, worker
     monkeypatch.setattr("worker.tasks.upkeep.ORPHAN_WINDOW", timedelta(days=3))
     tidy(worker)
     with worker.sessions.transaction() as session:
-        kept = {session.get_one(Job, uuid.UUID(waiting.json["id"])).source_key, f"incoming/{announced.json['id']}"}
+        job = session.get_one(Job, uuid.UUID(waiting.json["id"]))
+        kept = {job.source_key, f"incoming/{announced.json['id']}"}
+        assert session.query(Media).filter(Media.owner == job.owner).count() == 0
     assert set(keys(storage)) == kept
 
 

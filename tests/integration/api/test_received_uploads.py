@@ -298,6 +298,20 @@ def test_slow_files_leave_threads_for_others(api, auth, server):
             assert read_answer(connection)[0] == 200
 
 
+def test_one_address_takes_two_bodies_at_a_time(api, auth):
+    one, other = (begin(api, auth, 10) for _ in range(2))
+    receiving = api.app.extensions["deepfakestream"].receiving
+    with receiving.hold(uuid.UUID(one["id"]), RuntimeError()), receiving.hold(uuid.UUID(one["id"]), RuntimeError()):
+        refused = api.call("PUT", place_of(one), {"Content-Length": "10"}, data=b"x" * 10)
+        assert (refused.status_code, refused.json["code"], refused.headers["Retry-After"]) == (
+            503,
+            "too_many_uploads",
+            "5",
+        )
+        assert api.call("PUT", place_of(other), {"Content-Length": "10"}, data=b"x" * 10).status_code == 200
+    assert api.call("PUT", place_of(one), {"Content-Length": "10"}, data=b"x" * 10).status_code == 200
+
+
 def test_requests_to_the_address_are_counted_by_where_they_come_from(make_api):
     api = make_api(requests_per_minute=2)
     path = f"/v1/uploads/{uuid.uuid4()}/content?token="
