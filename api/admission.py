@@ -32,6 +32,8 @@ SMALL_UPLOAD_BYTES = 1024 * 1024
 SMALL_UPLOAD_WAIT_S = 0.5
 PAGES = "web"
 """Blueprint of the pages that need no key."""
+CONTENT: Final = "upload_content"
+"""Blueprint of the address that takes the files of direct uploads, which needs a token and no key."""
 PROBES = ("/livez", "/readyz", "/metrics")
 REDIS_TIMEOUT_S = 0.25
 UPLOAD_RETRY_AFTER_S = 5
@@ -317,7 +319,7 @@ def upload_slot(services: Services) -> Iterator[None]:
     if not slots.acquire(timeout=SMALL_UPLOAD_WAIT_S if is_small else 0.0):
         raise APIError(
             Code.TOO_MANY_UPLOADS,
-            "too many uploads in progress; the job was not accepted, retry later",
+            "too many uploads in progress; nothing was accepted, retry later",
             headers={"Retry-After": str(UPLOAD_RETRY_AFTER_S)},
         )
     try:
@@ -347,8 +349,8 @@ def _correct_retry_after(response: Response) -> Response:
 
 def _identify_client() -> str:
     """Return an identity for rate limits before the key is checked: a digest of the key, or the address."""
-    # Pages for people check no key, so that a header with any other one would be another identity.
-    given = "" if request.blueprint == PAGES else request.headers.get("Authorization", "")
+    # These check no key, so that a header with any other one would be another identity.
+    given = "" if request.blueprint in (PAGES, CONTENT) else request.headers.get("Authorization", "")
     return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _client_address()
 
 

@@ -41,6 +41,7 @@ from api.schemas import Problem
 from api.security import add_security_headers, trust_proxies
 from api.services import Services
 from api.signing import load_keys
+from api.slots import KeyedSlots
 from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
@@ -109,6 +110,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
+        receiving=KeyedSlots(direct_uploads.BODIES_PER_UPLOAD),
         streaming=BoundedSemaphore(settings.api.streaming),
         bundling=BoundedSemaphore(settings.api.bundles),
         setting_pdf=BoundedSemaphore(settings.api.pdfs),
@@ -128,6 +130,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.after_request(add_security_headers)
     for module in (jobs, streams, direct_uploads, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
+    app.register_api(direct_uploads.content)
     app.register_blueprint(pages.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # In place of the library's page of links.

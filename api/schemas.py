@@ -290,13 +290,25 @@ class UploadRequest(_Request):
 
 
 class UploadDocument(BaseModel):
-    """A presigned request for a direct upload."""
+    """A request that takes the file of a direct upload."""
 
-    id: UUID = Field(description="The `upload_id` for `POST /v1/jobs`, once the file is uploaded.")
+    id: UUID = Field(description="The `upload_id` for a job or a batch, once the file is uploaded.")
     method: Literal["PUT"]
     url: str = Field(description="Accepts the file without an API key; keep it secret until `expires_at`.")
     headers: dict[str, str] = Field(description="Send exactly these headers, and no `Content-Type`.")
     expires_at: datetime
+
+
+class UploadPath(_Parameters):
+    """The direct upload of a request."""
+
+    upload_id: UUID = Field(description="The upload's id.")
+
+
+class UploadToken(_Parameters):
+    """The secret of the address of a direct upload."""
+
+    token: str = Field(default="", description="Part of the address that `POST /v1/uploads` gave.")
 
 
 MAX_BATCH_ITEMS = 100

@@ -9,6 +9,7 @@ from api.config import APISettings
 from api.listener import JobEndListener
 from api.readiness import Readiness
 from api.signing import Keys
+from api.slots import KeyedSlots
 from api.timestamps import Stamp
 from shared.db import SessionFactory
 from shared.queues import Sender
@@ -32,6 +33,8 @@ class Services:
     """Slots for large uploads."""
     small_uploading: BoundedSemaphore
     """Slots for small uploads."""
+    receiving: KeyedSlots
+    """Slots for bodies that are sent to the address of one direct upload."""
     streaming: BoundedSemaphore
     """Slots for streams of progress, each of which also takes one for requests that wait."""
     bundling: BoundedSemaphore

@@ -132,10 +132,8 @@ def receive_body(
     """
     uploads = _Uploads(storage, max_bytes)
     try:
-        try:
+        with _whole_body():
             submission = _read(request, uploads, check)
-        except (ClientDisconnected, ConnectionError, TimeoutError) as error:
-            raise APIError(Code.BAD_REQUEST, "the connection ended before the whole body had arrived") from error
         if submission.upload is None:
             yield submission
         else:
@@ -143,6 +141,44 @@ def receive_body(
                 yield submission
     finally:
         uploads.discard()
+
+
+@contextmanager
+def receive_exactly(request: Request, storage: Storage, key: str, size_bytes: int) -> Iterator[Upload]:
+    """
+    Read a body of *size_bytes* bytes, whatever they are; the block has to commit it, or it is discarded.
+
+    Args:
+        key: Where it is to be stored.
+
+    Raises:
+        APIError: The body is announced with another length or with none, or is incomplete.
+    """
+    announced = request.content_length
+    if announced is None:
+        raise APIError(Code.BAD_REQUEST, "the length of the file is missing; send Content-Length, and no chunked body")
+    if announced != size_bytes:
+        code = Code.TOO_LARGE if announced > size_bytes else Code.BAD_REQUEST
+        raise APIError(code, f"the body has {announced} bytes; this address takes exactly {size_bytes}")
+    upload = storage.create(key)
+    try:
+        with _whole_body():
+            while block := request.stream.read(BLOCK_BYTES):
+                upload.write(block)
+        if upload.size_bytes != size_bytes:
+            raise APIError(Code.BAD_REQUEST, f"the body ended after {upload.size_bytes} of {size_bytes} bytes")
+        yield upload
+    finally:
+        upload.abort()
+
+
+@contextmanager
+def _whole_body() -> Iterator[None]:
+    """Translate errors of a connection that ended while a body was read."""
+    try:
+        yield
+    except (ClientDisconnected, ConnectionError, TimeoutError) as error:
+        raise APIError(Code.BAD_REQUEST, "the connection ended before the whole body had arrived") from error
 
 
 def drain_unread(response: Response) -> Response:

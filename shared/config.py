@@ -83,7 +83,8 @@ class StorageSettings(Section):
     endpoint_url: str | None = None
     """The address of the S3 server; Amazon's by default."""
     public_endpoint_url: str | None = None
-    """The address at which clients reach the S3 server for direct uploads, if it differs."""
+    """The address at which clients reach the S3 server. Without it direct uploads pass through the api, unless the
+    server is Amazon's."""
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
@@ -91,7 +92,7 @@ class StorageSettings(Section):
     server_side_encryption: Literal["AES256", "aws:kms"] | None = None
     kms_key_id: str | None = None
     upload_valid_s: int = Field(default=3600, ge=60, le=7 * 24 * 3600)
-    """How long the presigned address of a direct upload is valid."""
+    """How long the address of a direct upload is valid."""
     cache_dir: Path | None = None
     """The folder for workers' local copies of objects; by default below the system's temporary folder."""
     cache_bytes: int = Field(default=20 * 1024**3, gt=0)

@@ -91,7 +91,6 @@ class Code(StrEnum):
     TOO_MANY_SHARES = "too_many_shares"
     DELIVERY_PENDING = "delivery_pending"
     UPLOAD_INCOMPLETE = "upload_incomplete"
-    NO_DIRECT_UPLOADS = "no_direct_uploads"
     NO_EVIDENCE_KEY = "no_evidence_key"
     # Limits
     RATE_LIMITED = "rate_limited"

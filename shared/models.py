@@ -257,7 +257,7 @@ class Job(Base):
 
 
 class DirectUpload(Base):
-    """An upload that goes directly to storage; see ``shared.media.direct_uploads``."""
+    """A file that arrives before its job is submitted; see ``shared.media.direct_uploads``."""
 
     __tablename__ = "uploads"
     __table_args__ = (Index("ix_uploads_owner", "owner"), Index("ix_uploads_expires_at", "expires_at"))
@@ -269,6 +269,8 @@ class DirectUpload(Base):
     expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]
     """When a job claimed the upload. Its bytes count towards the owner's quota until they are the job's media."""
+    token_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Digest of the token in the address of the api that takes the file. Null if the file goes to storage itself."""
 
 
 class Removal(Base):

@@ -21,9 +21,10 @@ from deepfakestream.sources import is_url
 POLL_S = 1.0
 
 NO_FILES = (
-    "this service does not keep files in S3, so that a batch can have URLs only: scan files by 'deepfakestream scan',"
-    " which takes any number of them"
+    "this service is older than this command and keeps files where a batch cannot take them from, so that a batch can"
+    " have URLs only: scan files by 'deepfakestream scan', which takes any number of them"
 )
+"""What to do where the service answers ``no_direct_uploads``, which no service of this release does."""
 
 NameOf = Callable[[BatchItem], str]
 """Returns the name under which the result of an item is printed."""

@@ -197,9 +197,9 @@ class Transport:
 
     async def put(self, upload: Any, make_content: Content, size_bytes: int) -> str:
         """
-        Send a file to the signed address of a direct upload, without the API key, since it is another server.
+        Send a file to the address of a direct upload, without the API key, since it may be another server.
 
-        As for the service, no proxy is used for an address on this machine.
+        The address has a signature or a token of its own. As for the service, no proxy is used for one on this machine.
 
         Args:
             upload: The document of the direct upload, as the service answered it.
@@ -210,14 +210,14 @@ class Transport:
             The id of the upload.
 
         Raises:
-            ConnectionFailedError: The storage did not answer.
-            APIError: The storage refused the file, or *upload* names no acceptable address. Only a service on this
+            ConnectionFailedError: The server did not answer.
+            APIError: It refused the file, or *upload* names no acceptable address. Only a service on this
                 machine may name an address on this machine; others must not reach the programs here.
         """
         try:
             upload_id, method, url = (str(upload[name]) for name in ("id", "method", "url"))
             headers = {str(name): str(value) for name, value in upload["headers"].items()}
-            _, host, _ = parse_origin(url)
+            scheme, host, _ = parse_origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise unexpected_answer_error(201, "it names no place for the file") from error
         if not any(name.lower() == "content-length" for name in headers):
@@ -227,7 +227,19 @@ class Transport:
             raise unexpected_answer_error(201, "it asks for another method than PUT for the file")
         is_local = is_loopback(host)
         if is_local and not self._is_local:
-            raise unexpected_answer_error(201, "it names a place on this machine for the file, and is itself elsewhere")
+            # Its own address is what the request's Host says, which some proxies replace by theirs.
+            raise unexpected_answer_error(
+                201,
+                "it names a place on this machine for the file, and is itself elsewhere; a proxy in front of it has to"
+                " pass on the header Host",
+            )
+        own_scheme, own_host, _ = parse_origin(self.base_url)
+        if host == own_host and scheme == "http" and own_scheme == "https":
+            raise unexpected_answer_error(
+                201,
+                "it names an address of its own without TLS for the file, because it does not trust the proxy in front"
+                " of it: its operator has to set api.trusted_proxies",
+            )
         storage = self._connect(trust_env=not is_local)
 
         async def send() -> str:
@@ -237,8 +249,7 @@ class Transport:
                 return upload_id
             status = response.status_code
             raise FailedAttemptError(
-                # The body is left out: it is XML, and names internals of the service.
-                error_from_response(status, None, None, _retry_after_s(response)),
+                _error_of_storage(response),
                 is_transient=status in NOT_PROCESSED_STATUSES or status >= 500,
                 retry_after_s=_retry_after_s(response),
             )
@@ -316,6 +327,14 @@ def _error_of(response: httpx.Response) -> APIError:
     with contextlib.suppress(ValueError, RecursionError):
         body = response.json()
     return error_from_response(response.status_code, body, request_id, _retry_after_s(response))
+
+
+def _error_of_storage(response: httpx.Response) -> APIError:
+    """Return the error for a refused file: that of the service, if it takes files itself."""
+    if response.headers.get("content-type", "").partition(";")[0] == "application/problem+json":
+        return _error_of(response)
+    # The body of another server is left out: that of S3 is XML, and names internals of the service.
+    return error_from_response(response.status_code, None, None, _retry_after_s(response))
 
 
 def _parse_json(response: httpx.Response) -> Any:

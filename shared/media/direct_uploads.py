@@ -1,10 +1,12 @@
 """
-Direct uploads: files that clients put into storage themselves, by an address that the api presigned.
+Direct uploads: files that arrive before their jobs, at an address that the api has given.
 
-Such a file is stored below ``incoming/`` and can be overwritten while the address is valid. Ingest therefore makes a
-copy that clients cannot reach, and only the copy becomes the job's media.
+It is an address of storage, which the api presigned, or one of the api itself with a token where clients cannot reach
+storage. Such a file is stored below ``incoming/`` and can be overwritten while the address is valid. Ingest therefore
+makes a copy that clients cannot reach, and only the copy becomes the job's media.
 """
 
+import hmac
 import uuid
 from datetime import timedelta
 
@@ -30,11 +32,26 @@ def incoming_id(storage_key: str) -> uuid.UUID:
 
 
 def begin_upload(
-    session: Session, upload_id: uuid.UUID, *, owner: str, size_bytes: int, lifetime_s: int
+    session: Session,
+    upload_id: uuid.UUID,
+    *,
+    owner: str,
+    size_bytes: int,
+    lifetime_s: int,
+    token_sha256: bytes | None = None,
 ) -> DirectUpload:
-    """Add an upload of *size_bytes* bytes for *owner*, which expires after *lifetime_s* seconds."""
+    """
+    Add an upload of *size_bytes* bytes for *owner*, which expires after *lifetime_s* seconds.
+
+    Args:
+        token_sha256: Digest of the token in its address, if the api takes the file.
+    """
     upload = DirectUpload(
-        id=upload_id, owner=owner, size_bytes=size_bytes, expires_at=func.now() + timedelta(seconds=lifetime_s)
+        id=upload_id,
+        owner=owner,
+        size_bytes=size_bytes,
+        expires_at=func.now() + timedelta(seconds=lifetime_s),
+        token_sha256=token_sha256,
     )
     session.add(upload)
     session.flush()
@@ -44,12 +61,35 @@ def begin_upload(
 
 def find_upload(session: Session, *, owner: str, upload_id: uuid.UUID) -> int | None:
     """Return the declared size of an open upload of *owner*; None if it is unknown, claimed or expired."""
-    return session.scalar(select(DirectUpload.size_bytes).where(*_is_open(owner, upload_id)))
+    return session.scalar(select(DirectUpload.size_bytes).where(*_is_open(upload_id), DirectUpload.owner == owner))
+
+
+def find_expected_size(session: Session, upload_id: uuid.UUID, token_sha256: bytes) -> int | None:
+    """Return the declared size of an open upload whose token has this digest; None if there is none."""
+    query = select(DirectUpload.size_bytes, DirectUpload.token_sha256).where(*_is_open(upload_id))
+    found = session.execute(query).one_or_none()
+    if found is None or found.token_sha256 is None or not hmac.compare_digest(found.token_sha256, token_sha256):
+        return None
+    size_bytes: int = found.size_bytes
+    return size_bytes
+
+
+def discard_late_file(session: Session, upload_id: uuid.UUID) -> bool:
+    """
+    Schedule the removal of a file that was stored after its upload had ended, and return whether that is so.
+
+    Whoever deleted the row has removed the file that was there by then.
+    """
+    if session.scalar(select(DirectUpload.id).where(DirectUpload.id == upload_id)) is not None:
+        return False
+    schedule_deletion(session, incoming_key(upload_id))
+    return True
 
 
 def claim_upload(session: Session, *, owner: str, upload_id: uuid.UUID) -> bool:
     """Claim the upload for a job. Return False if it is unknown, claimed or expired."""
-    claimed = update(DirectUpload).where(*_is_open(owner, upload_id)).values(claimed_at=func.now())
+    claimed = update(DirectUpload).where(*_is_open(upload_id), DirectUpload.owner == owner)
+    claimed = claimed.values(claimed_at=func.now())
     return session.scalar(claimed.returning(DirectUpload.id)) is not None
 
 
@@ -79,10 +119,9 @@ def expire_uploads(session: Session) -> None:
     session.execute(delete(DirectUpload).where(is_over, DirectUpload.claimed_at < func.now() - CLAIM_RETENTION))
 
 
-def _is_open(owner: str, upload_id: uuid.UUID) -> tuple[ColumnElement[bool], ...]:
+def _is_open(upload_id: uuid.UUID) -> tuple[ColumnElement[bool], ...]:
     return (
         DirectUpload.id == upload_id,
-        DirectUpload.owner == owner,
         DirectUpload.claimed_at.is_(None),
         DirectUpload.expires_at > func.now(),
     )

@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from shared.errors import ObjectMissingError, StorageError
 from shared.storage.folders import make_private, open_private, sync_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
+    UNFINISHED_SUFFIX,
     CountedUpload,
     PresignedUpload,
     Upload,
@@ -71,21 +73,17 @@ class FileStorage:
             return self._path(key).stat().st_size
 
     def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
-        """Return None, since a folder takes no requests."""
+        """Return None, since clients cannot reach a folder."""
         del key, size_bytes, lifetime_s
         return None
 
     def delete(self, key: str) -> None:
-        """Remove the object and any unfinished upload of it."""
-        path, removed = self._path(key), False
-        with storage_errors("the stored file could not be removed"):
-            for name in (path, _part_path(path)):
-                with suppress(FileNotFoundError):
-                    name.unlink()
-                    removed = True
-            if removed:
-                # Without this, a power cut could bring an erased file back.
-                sync_folder(path.parent)
+        """Remove the object, or an unfinished upload by its name from ``list``."""
+        path = self._path(key)
+        with storage_errors("the stored file could not be removed"), suppress(FileNotFoundError):
+            path.unlink()
+            # Without this, a power cut could bring an erased file back.
+            sync_folder(path.parent)
 
     def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
         """Yield key and modification time of every object and unfinished upload below *prefix*."""
@@ -146,15 +144,20 @@ class _StoredFile(io.FileIO):
 
 
 class _FileUpload(CountedUpload):
-    """An upload to a temporary name that is renamed at the end, so that readers see the whole file or none."""
+    """
+    An upload to a temporary name that is renamed at the end, so that readers see the whole file or none.
+
+    The temporary name is its own, since direct uploads of one key can be under way at the same time.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
+        self._part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED_SUFFIX}")
         with storage_errors("storage does not accept new files"):
             make_private(path.parent)
             # The file is created with its final mode; changing it later would leave a gap.
-            self._file = open(_part_path(path), "wb", opener=open_private)  # noqa: SIM115 - closed by commit or abort
+            self._file = open(self._part, "wb", opener=open_private)  # noqa: SIM115 - closed by commit or abort
 
     def write(self, data: bytes) -> int:
         """Append *data*."""
@@ -168,7 +171,7 @@ class _FileUpload(CountedUpload):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            _part_path(self._path).rename(self._path)
+            self._part.rename(self._path)
             try:
                 sync_folder(self._path.parent)
             except OSError:
@@ -189,11 +192,7 @@ class _FileUpload(CountedUpload):
             # On a full disk closing can fail, too.
             self._file.close()
         with suppress(OSError):
-            _part_path(self._path).unlink()
-
-
-def _part_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
+            self._part.unlink()
 
 
 def _walk_files(folder: Path) -> Iterator[tuple[Path, float]]:

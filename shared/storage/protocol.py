@@ -22,6 +22,8 @@ LIVE_PREFIX: Final = "live"
 """Prefix of pieces of live streams; see ``shared.streams``."""
 PROBE_PREFIX: Final = "probe"
 """Prefix of the small objects that ``check`` writes and removes."""
+UNFINISHED_SUFFIX: Final = ".part"
+"""End of the names of unfinished uploads, where ``list`` yields them."""
 
 
 class Upload(Protocol):
@@ -71,7 +73,12 @@ class Storage(Protocol):
     """
 
     def create(self, key: str) -> Upload:
-        """Begin to write the object *key*."""
+        """
+        Begin to write the object *key*.
+
+        Several uploads of one key can be under way: they do not mix, and the object is that of the last ``commit``.
+        After a ``commit`` that fails there may be none.
+        """
 
     def open(self, key: str) -> BinaryIO:
         """Open the object for reading; the file is seekable. Raises ObjectMissingError."""
@@ -90,15 +97,17 @@ class Storage(Protocol):
         Presign a PUT of exactly *size_bytes* bytes to *key*, valid for *lifetime_s* seconds.
 
         Returns:
-            The request; None if storage takes no requests from clients.
+            The request; None if clients cannot reach storage, so that the api has to take the file.
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object durably. A missing object is not an error."""
+        """Remove the object, or an unfinished upload by its name from ``list``. A missing one is not an error."""
 
     def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
         """
-        Yield key and modification time of every object and unfinished upload below *prefix*.
+        Yield key and modification time of every object below *prefix*.
+
+        On a disk unfinished uploads are among them, under names of their own that end with ``UNFINISHED_SUFFIX``.
 
         Args:
             not_before: Objects older than this may be left out, to save requests.

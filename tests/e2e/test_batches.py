@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from deepfakestream import ConflictError, InvalidRequestError, NotFoundError, Submission, verify_webhook
+from deepfakestream import InvalidRequestError, NotFoundError, Submission, verify_webhook
+from deepfakestream.transport import Transport
 
 from tests.clients import BOTH_CLIENTS, CLIENT_IDS
 from tests.clips import noise_picture
@@ -85,12 +86,38 @@ def test_both_clients_submit_read_and_erase_a_batch_and_usage_counts_it(client_o
         client.batch(made.id)
 
 
-def test_a_service_without_s3_takes_no_files_into_a_batch(client_of_either_kind):
-    with pytest.raises(ConflictError, match="no_direct_uploads"):
-        client_of_either_kind.submit_batch([noise_picture()])
+def test_files_in_a_batch_are_scored_and_their_tokens_are_in_no_log(client_of_either_kind, stack, monkeypatch):
+    tokens, put = [], Transport.put
+
+    async def remember(self, upload, *given):
+        tokens.append(upload["url"].partition("token=")[2])
+        return await put(self, upload, *given)
+
+    monkeypatch.setattr(Transport, "put", remember)
+    made = client_of_either_kind.submit_batch([noise_picture(1), client_of_either_kind.upload(noise_picture(2))])
+    ended = client_of_either_kind.wait_for_batch(made.id, timeout_s=60)
+    assert [item.status for item in ended.items] == ["succeeded", "succeeded"]
+    assert {len(token) for token in tokens} == {43}
+    logs = "".join(path.read_text() for path in stack.state.glob("logs/*"))
+    assert "/v1/uploads/<string:upload_id>/content" in logs
+    assert not [token for token in tokens if token in logs]
+
+
+def test_a_batch_of_which_nothing_is_accepted_is_an_error(client_of_either_kind):
     with pytest.raises(InvalidRequestError) as raised:
         client_of_either_kind.submit_batch([Submission("https://a.example/", model="nope")])
     assert [name for name, _ in raised.value.errors] == ["items.0"]
+
+
+def test_the_command_line_submits_the_pictures_of_a_folder(stack, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(noise_picture(number))
+    done = deepfakestream("batch", "submit", str(tmp_path), state=stack.state)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith(str(tmp_path))] == [str(tmp_path / f"{n}.jpg") for n in range(2)]
+    assert lines[-1].startswith("2 files in ")
+    assert not list(stack.state.glob("storage/incoming/*"))
 
 
 def test_the_command_line_submits_and_shows_a_batch_and_usage(stack, pictures):

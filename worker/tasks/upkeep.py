@@ -1,5 +1,6 @@
 """Upkeep: send lost messages again, erase expired data, and remove orphaned files."""
 
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -16,7 +17,14 @@ from shared.media.removals import pending_deletions, remove_files
 from shared.models import DirectUpload, Explanation, Job, Media, Segment
 from shared.observability import get_logger
 from shared.states import FINAL_JOB_STATUSES
-from shared.storage import EXPLANATION_PREFIX, INCOMING_PREFIX, LIVE_PREFIX, MEDIA_PREFIX, PROBE_PREFIX
+from shared.storage import (
+    EXPLANATION_PREFIX,
+    INCOMING_PREFIX,
+    LIVE_PREFIX,
+    MEDIA_PREFIX,
+    PROBE_PREFIX,
+    UNFINISHED_SUFFIX,
+)
 from worker.tasks.context import Context
 from worker.tasks.expiry import expire
 from worker.tasks.sweep import sweep
@@ -28,6 +36,8 @@ ORPHAN_AGE = timedelta(days=1)
 ORPHAN_WINDOW = timedelta(hours=12)
 """In a bucket only files that reached that age within this time are checked; the bucket's lifecycle expires others."""
 BATCH = 1000
+_NAME = re.compile(rf"[^/]+/(?P<id>[^/.]+)((\.[0-9a-f]{{16}})?{re.escape(UNFINISHED_SUFFIX)})?")
+"""Key of an object, or name of an unfinished upload of it; that of the release before has no random part."""
 
 
 def upkeep(context: Context) -> None:
@@ -66,19 +76,22 @@ def _remove_pending(context: Context) -> int:
 
 
 def find_orphans(context: Context, before: datetime) -> list[str]:
-    """List old files without a row of media, of an explanation or of a segment, direct uploads that no job needs, and
-    files left by health checks.
+    """List old files without a row of media, of an explanation or of a segment, direct uploads that no job needs,
+    unfinished uploads, and files left by health checks.
     """
     found = (
-        (key.removesuffix(".part"), changed)
+        (key, changed)
         for prefix in (MEDIA_PREFIX, EXPLANATION_PREFIX, LIVE_PREFIX, INCOMING_PREFIX, PROBE_PREFIX)
         for key, changed in context.storage.list(prefix, not_before=before - ORPHAN_WINDOW)
     )
     old = (key for key, changed in found if changed < before and _is_upload(key))
     orphans: set[str] = set()
-    while keys := set(islice(old, BATCH)):
+    while names := set(islice(old, BATCH)):
+        # Whoever wrote these has died, whether or not a row refers to the object.
+        unfinished = {name for name in names if name.endswith(UNFINISHED_SUFFIX)}
+        keys = names - unfinished
         with context.sessions.transaction() as session:
-            orphans |= keys - _find_referenced_keys(session, keys)
+            orphans |= unfinished | (keys - _find_referenced_keys(session, keys))
     return sorted(orphans)
 
 
@@ -100,8 +113,11 @@ def _find_referenced_keys(session: Session, keys: set[str]) -> set[str]:
 
 def _is_upload(key: str) -> bool:
     """Return whether this service named the file: no other file in the folder is ever removed."""
+    found = _NAME.fullmatch(key)
+    if found is None:
+        return False
     try:
-        uuid.UUID(key.partition("/")[2])
+        uuid.UUID(found["id"])
     except ValueError:
         return False
     return True

@@ -45,9 +45,8 @@ def submit(
     """
     Submit images and videos as one batch, wait with progress, and print the results as 'scan' does.
 
-    URLs (http or https) are fetched by the service. Files and the images and videos of a FOLDER go directly into its
-    storage, which must be S3: of another service, use 'scan' for files. The batch has one id, by which 'batch show'
-    finds it.
+    URLs (http or https) are fetched by the service. Files and the images and videos of a FOLDER are sent first, several
+    at the same time, and then submitted together. The batch has one id, by which 'batch show' finds it.
     """
     form = form_of(as_json=as_json, as_csv=as_csv)
     if form == "csv" and not options["wait"]:

@@ -53,8 +53,7 @@ class BatchRequests(SubmissionRequests, JobRequests):
 
         Args:
             items: Each is what ``submit`` takes as its file, an ``Upload``, or a ``Submission`` that adds options.
-                Files go directly into the storage of the service one after the other, which must be S3; addresses are
-                fetched by the service.
+                Files are sent as direct uploads one after the other; addresses are fetched by the service.
             model: Name of a checkpoint for the items without one; the service's default if not given.
             sample_fps: Frames sampled per second of video, likewise.
             segment_seconds: Length of a segment in seconds, likewise.
@@ -69,8 +68,8 @@ class BatchRequests(SubmissionRequests, JobRequests):
             on_upload: Called while files are sent.
 
         Raises:
-            ConflictError: There are files, and the service offers no direct uploads (``code`` is
-                ``no_direct_uploads``).
+            ConflictError: There are files, and the service, an older one that keeps them in a folder, offers no
+                direct uploads (``code`` is ``no_direct_uploads``).
             InvalidRequestError: There is no item, there are more than 100, or no item is acceptable; ``errors`` says
                 why each is not.
             NotMediaError, TypeError, ValueError, OSError: As from ``submit``, for one of the items or for

@@ -62,11 +62,12 @@ class SubmissionRequests(Requests):
             idempotency_key: Generated if not given. With a key of your own your program can submit again after it
                 crashed without creating a second job.
             on_upload: Called while *file* is sent, with the bytes sent and their total.
-            direct: Upload *file* directly into the storage of the service, which must be S3. Scores cannot be copied
-                then.
+            direct: Upload *file* before the job is submitted, directly into the storage of the service where that is
+                an S3 server that clients can reach. Scores cannot be copied then.
 
         Raises:
-            ConflictError: *direct* is given, and the service offers no direct uploads.
+            ConflictError: *direct* is given, and the service, an older one that keeps files in a folder, offers no
+                direct uploads.
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
             NotMediaError: The path is that of a pipe or a device.
             TypeError: *file* is of another type, or a file that is opened as text; *webhook_events* is text.
@@ -106,14 +107,15 @@ class SubmissionRequests(Requests):
     @Call
     async def upload(self, file: Source, *, on_upload: UploadProgress | None = None) -> Upload:
         """
-        Put a file directly into the storage of the service, which must be S3, for an item of ``submit_batch``.
+        Send a file to the service as a direct upload, for an item of ``submit_batch``.
 
         Args:
             file: A path, the content, or a file, as for ``submit``.
             on_upload: Called while *file* is sent, with the bytes sent and their total.
 
         Raises:
-            ConflictError: The service offers no direct uploads (``code`` is ``no_direct_uploads``).
+            ConflictError: The service, an older one that keeps files in a folder, offers no direct uploads (``code`` is
+                ``no_direct_uploads``).
             NotMediaError, TypeError, ValueError, OSError: As from ``submit``.
         """
         check_source(file)

@@ -35,8 +35,9 @@ LINKED = {
     ("GET", "/jobs/<uuid:job_id>/report/media"),
     ("GET", "/jobs/<uuid:job_id>/report/pdf"),
     ("GET", "/jobs/<uuid:job_id>/report/state"),
+    ("PUT", "/v1/uploads/<string:upload_id>/content"),
 }
-"""Routes that need the token of a link instead of a key; see test_reports.py."""
+"""Routes that need the token of a link instead of a key; see test_reports.py and test_received_uploads.py."""
 GUARDED = {
     # Route → required scope, status for the owner, status for another owner.
     ("POST", "/v1/jobs"): ("jobs:write", 202, 202),
@@ -86,8 +87,7 @@ GUARDED = {
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
     ("GET", "/v1/evidence-key"): ("jobs:read", 409, 409),
-    # This service stores files on a disk, without direct uploads; other tests cover them.
-    ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
+    ("POST", "/v1/uploads"): ("jobs:write", 201, 201),
 }
 STREAM = {"url": "https://cameras.example/live.m3u8"}
 BATCH = {"items": [{"url": "https://files.example/clip.mp4"}]}

@@ -1,5 +1,6 @@
 """Retries: which requests are repeated, when, and for how long; and requests that cannot be sent at all."""
 
+import asyncio
 import io
 import itertools
 import socket
@@ -15,6 +16,7 @@ from deepfakestream.errors import (
     DeepfakeStreamError,
     InvalidRequestError,
     MissingPartError,
+    NotFoundError,
     ServerError,
     UnexpectedAnswerError,
 )
@@ -78,6 +80,20 @@ def test_a_file_that_storage_refuses_is_not_put_again(server, client, status):
         submit_directly(client)
     assert raised.value.status == status
     assert len(server.requests) == 2
+
+
+def test_a_service_that_takes_files_itself_says_why_it_refuses_one(server, client):
+    server.answers = [place(server), problem(404, "not_found", **{"Content-Type": "application/problem+json"})]
+    with pytest.raises(NotFoundError) as raised:
+        submit_directly(client)
+    assert raised.value.code == "not_found"
+
+
+def test_a_file_is_not_sent_without_tls_to_a_service_with_tls():
+    client = Client("https://service.example", "dfs_key")
+    document = {"id": PLACE_ID, "method": "PUT", "url": "http://service.example/v1/uploads/x/content", "headers": {}}
+    with closing(client), pytest.raises(UnexpectedAnswerError, match=r"without TLS.*api\.trusted_proxies"):
+        asyncio.run(client._transport.put(document, lambda: None, 10))
 
 
 def test_storage_that_gives_no_answer_is_a_failed_connection(server, client):

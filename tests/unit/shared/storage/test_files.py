@@ -73,13 +73,14 @@ def synced(monkeypatch):
     return events
 
 
-def test_content_name_and_folders_of_a_committed_file_are_synced(tmp_path, synced):
+def test_content_name_and_folders_of_a_committed_file_are_synced(tmp_path, synced, monkeypatch):
+    monkeypatch.setattr("shared.storage.files.secrets.token_hex", lambda _: "00")
     put(open_storage(StorageSettings(url=f"file://{tmp_path}/a")), "media/x")
     media = tmp_path / "a" / "media"
     assert synced == [
         (tmp_path, ["a"]),
         (tmp_path / "a", ["media"]),
-        (media / "x.part", None),
+        (media / "x.00.part", None),
         (media, ["x"]),
     ]
 
@@ -97,6 +98,16 @@ def test_a_file_whose_name_cannot_be_synced_is_removed(storage, folder, monkeypa
         upload.commit()
     upload.abort()
     assert list((folder / "media").iterdir()) == []
+
+
+def test_an_unfinished_file_is_listed_and_removed_by_a_name_of_its_own(storage, folder):
+    put(storage, "media/x")
+    upload = storage.create("media/x")
+    (unfinished,) = {key for key, _ in storage.list("media")} - {"media/x"}
+    assert unfinished.startswith("media/x.")
+    storage.delete(unfinished)
+    upload.abort()
+    assert [path.name for path in (folder / "media").iterdir()] == ["x"]
 
 
 def test_a_removal_is_synced(storage, folder, synced):

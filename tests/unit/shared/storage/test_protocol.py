@@ -67,6 +67,19 @@ def test_listing_gives_keys_and_times(storage):
     assert abs(datetime.now(UTC) - changed) < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("size", [1, 9 * 1024**2], ids=["small", "several parts"])
+def test_uploads_of_one_key_at_the_same_time_do_not_mix(storage, size):
+    first, second, third = (storage.create("incoming/a") for _ in range(3))
+    for upload, letter in ((first, b"1"), (second, b"2"), (third, b"3"), (first, b"1"), (second, b"2")):
+        upload.write(letter * size)
+    second.commit()
+    third.abort()
+    first.commit()
+    with storage.open("incoming/a") as stream:
+        assert stream.read() == b"1" * size * 2
+    assert [key for key, _ in storage.list("incoming")] == ["incoming/a"]
+
+
 def test_sizes_and_copies(storage):
     put(storage, "incoming/a", b"abcdef")
     assert storage.size("incoming/a") == 6
@@ -93,9 +106,10 @@ def test_storage_that_cannot_be_written_raises_an_error(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path, monkeypatch):
     storage = open_storage(StorageSettings(url=f"file://{tmp_path}"))
-    part = tmp_path / "media" / "a.part"
+    monkeypatch.setattr("shared.storage.files.secrets.token_hex", lambda _: "00")
+    part = tmp_path / "media" / "a.00.part"
     part.parent.mkdir()
     part.symlink_to("/dev/full")
     upload = storage.create("media/a")
