@@ -44,9 +44,8 @@ class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order, and *with_clean* these again
-        without augmentation, (4B, 3, S, S) in all; (B,) float32, 1 where
-        the two of a pair are aligned; and (B, C, C) float32, how much of each cell of a fake was changed, or -1
-        where that is not known.
+        without augmentation, (4B, 3, S, S) in all; (B,) float32, 1 where the two of a pair are aligned; and (B, C, C)
+        float32, how much of each cell of a fake was changed, or -1 where that is not known.
 
     Raises:
         DataError: No cache holds a real face of the set.
