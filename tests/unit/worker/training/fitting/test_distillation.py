@@ -17,7 +17,7 @@ from worker.training.fitting import distillation
 from worker.training.fitting.distillation import Teacher, distillation_loss
 from worker.training.fitting.inputs import make_pair_stream
 from worker.training.fitting.recipes import Recipe
-from worker.training.fitting.timing import SynchronisationCounter
+from worker.training.fitting.timing import PartTimer, SynchronisationCounter
 from worker.training.fitting.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("narrow_backbone")
@@ -117,6 +117,12 @@ def test_with_a_teacher_labels_still_count(caches, teacher, tmp_path):
         trainer = Trainer(student(teacher, distillation={"labels": labels}), caches, tmp_path / str(labels))
         losses.append(trainer.train_step(*next(trainer.start_batches())).item())
     assert losses[1] > losses[0] + 0.3
+
+
+def test_the_time_of_the_teacher_is_measured(caches, teacher, tmp_path):
+    timer = PartTimer()
+    Trainer(student(teacher), caches, tmp_path, timer=timer).take_unsaved_steps(1)
+    assert timer.seconds["teacher"] > 0
 
 
 def test_the_teacher_sees_no_augmentation(caches, teacher):

@@ -19,8 +19,9 @@ def test_the_command_prints_the_cost_of_step_parts_and_pair_kinds(augment_on, tm
     assert main(["profile", str(recipe), str(data), "--caches", str(caches[0].parent), "--steps", "2"]) == 0
     torch.set_num_threads(threads)
     printed = dict(re.findall(r"^  (\w+) +([\d.]+)", capsys.readouterr().out, re.MULTILINE))
-    parts = ("loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average")
+    parts = ("loaders", "transfer", "teacher", "augmentation", "forward", "backward", "optimiser", "average")
     assert printed.keys() == {*parts, "operations", "waits", "labelled", "textbook"}
+    assert float(printed["teacher"]) == 0
     assert (float(printed["augmentation"]) > 0) == (augment_on == "device")
     assert min(float(printed[name]) for name in ("loaders", "forward", "backward", "optimiser", "average")) > 0
     assert int(printed["operations"]) > 500
