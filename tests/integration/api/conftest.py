@@ -14,8 +14,11 @@ from api.config import APISettings
 from api.keys import create_key
 from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine
+from shared.queues import Sender, make_celery
 from tests.clips import noise_picture
 from tests.servers import RedisServer, new_database, running_redis
+from worker.config import WorkerSettings
+from worker.tasks.context import Context
 
 
 class OneAPI:
@@ -110,3 +113,14 @@ def job(api: OneAPI, headers: dict[str, str]) -> uuid.UUID:
     job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
     succeed(api, job_id, [0.1, None, 0.9], fake_score=0.5, verdict="inconclusive")
     return job_id
+
+
+@pytest.fixture
+def worker(api: OneAPI) -> Iterator[Context]:
+    """Return the context of a cpu worker."""
+    settings = WorkerSettings(
+        database=api.settings.database, broker=api.settings.broker, storage=api.settings.storage, webhooks={}
+    )
+    context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
+    yield context
+    context.sessions.engine.dispose()

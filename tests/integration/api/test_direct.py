@@ -17,14 +17,11 @@ from shared.jobs.ending import cancel_job
 from shared.jobs.leases import Step, acquire
 from shared.jobs.queries import get_job, lock_job
 from shared.models import DirectUpload, Job, Media, Segment
-from shared.queues import Sender, make_celery
 from shared.storage import open_storage
 from tests.clips import noise_picture
 from tests.integration.api.conftest import api_maker
 from tests.integration.api.finished import finish_job
 from tests.integration.rows import lose_commits
-from worker.config import WorkerSettings
-from worker.tasks.context import Context
 from worker.tasks.ingest import ingest
 from worker.tasks.upkeep import tidy
 
@@ -66,17 +63,6 @@ def new_owner(api):
 @pytest.fixture
 def storage(storage_settings):
     return open_storage(storage_settings)
-
-
-@pytest.fixture
-def worker(api):
-    """Return the context of a cpu worker."""
-    settings = WorkerSettings(
-        database=api.settings.database, broker=api.settings.broker, storage=api.settings.storage, webhooks={}
-    )
-    context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
-    yield context
-    context.sessions.engine.dispose()
 
 
 def begin_upload(api, headers, size_bytes):

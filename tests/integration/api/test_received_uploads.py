@@ -18,12 +18,9 @@ import pytest
 from sqlalchemy import func, select, update
 
 from shared.models import AuditEvent, DirectUpload
-from shared.queues import Sender, make_celery
 from tests.clips import noise_picture
 from tests.integration.api.conftest import api_maker
 from tests.integration.api.test_stopping import served, wait_until
-from worker.config import WorkerSettings
-from worker.tasks.context import Context
 from worker.tasks.ingest import ingest
 from worker.tasks.upkeep import tidy
 
@@ -52,17 +49,6 @@ def server(api):
 @pytest.fixture
 def auth(api):
     return api.key(uuid.uuid4().hex)[0]
-
-
-@pytest.fixture
-def worker(api):
-    """Return the context of a cpu worker."""
-    settings = WorkerSettings(
-        database=api.settings.database, broker=api.settings.broker, storage=api.settings.storage, webhooks={}
-    )
-    context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
-    yield context
-    context.sessions.engine.dispose()
 
 
 def begin(api, auth, size_bytes):

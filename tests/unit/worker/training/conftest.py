@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -128,6 +129,14 @@ def narrow_backbone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(LITE_SCALES, "efficientnet-lite0", (0.25, 0.25))
         yield
+
+
+@pytest.fixture
+def same_threads() -> Iterator[None]:
+    """Leave PyTorch as many threads as it had: trainers set their number for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.timing import PartTimer, SynchronisationCounter
 from worker.training.fitting.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("narrow_backbone")
+pytestmark = pytest.mark.usefixtures("narrow_backbone", "same_threads")
 CPU = torch.device("cpu")
 LABELLED = [{"images": 640, "mixture": {"labelled": 1.0}}]
 FAST = {
@@ -32,13 +32,6 @@ FAST = {
     "mask": 0.0,
 }
 ONCE = {"every_images": 640, "blended_couples": 4}
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

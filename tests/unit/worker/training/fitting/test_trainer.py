@@ -39,19 +39,12 @@ from worker.training.fitting.trainer import Trainer
 from worker.training.scoring.metrics import roc_auc
 
 ROOT = Path(__file__).parents[5]
-pytestmark = pytest.mark.usefixtures("narrow_backbone")
+pytestmark = pytest.mark.usefixtures("narrow_backbone", "same_threads")
 FAST = {"batch": 32, "head_learning_rate": 4e-3, "warm_up_images": 64, "ema_decay": 0.8, "batch_norm_momentum": 0.3}
 BFLOAT16 = {"hardware": {"precision": "bf16-mixed"}, "preprocessing": {"crop_size_px": 32}}
 """Of small crops, since processors without bfloat16 emulate it and take ten times as long."""
 TIMED_PAIRS = 250
 """To judge a network by. The area under the curve over n pairs in random order deviates by at most 1 / (2 √n)."""
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
