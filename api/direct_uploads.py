@@ -4,7 +4,6 @@ Direct uploads: clients send files before they submit jobs, and past the api whe
 Where they cannot, as with storage in a folder, the api gives an address of its own, and streams the file to storage.
 """
 
-import hashlib
 import secrets
 import uuid
 from typing import Final
@@ -19,6 +18,7 @@ from api.documentation import SECURITY, authenticated_problems, problems
 from api.errors import APIError
 from api.schemas import UploadDocument, UploadPath, UploadRequest, UploadToken
 from api.services import Services, current_services
+from api.shares import digest_token
 from api.uploads import receive_exactly
 from shared.audit import record_event
 from shared.containers import check_size
@@ -63,7 +63,7 @@ def begin(body: UploadRequest) -> Response:
             owner=owner,
             size_bytes=body.size_bytes,
             lifetime_s=lifetime_s,
-            token_sha256=None if token is None else _digest_token(token),
+            token_sha256=None if token is None else digest_token(token),
         )
         record_event(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)
         expires_at = upload.expires_at.isoformat()
@@ -124,7 +124,7 @@ def put_content(path: UploadPath, query: UploadToken) -> Response:
 def _expected_size(services: Services, upload_id: uuid.UUID, token: str) -> int:
     """Return the announced size of an open upload. Raises the same APIError for whatever is wrong."""
     with services.sessions.transaction() as session:
-        size_bytes = find_expected_size(session, upload_id, _digest_token(token))
+        size_bytes = find_expected_size(session, upload_id, digest_token(token))
     if size_bytes is None:
         raise _not_open()
     return size_bytes
@@ -136,8 +136,3 @@ def _not_open() -> APIError:
         "no file is expected at this address: it is wrong or has expired, or a job has the upload already; request"
         " another one by POST /v1/uploads",
     )
-
-
-def _digest_token(token: str) -> bytes:
-    """Return the digest under which a token is stored."""
-    return hashlib.sha256(token.encode()).digest()
